@@ -1,0 +1,58 @@
+"""Errors, each with a hint that says what to do next.
+
+SauScanError
+├── UsageError              exit 2: contradictory options, unusable --out, unknown format
+│   └── ConfigError         exit 2: a rule pack or a report file that cannot be read
+├── CheckpointError         exit 3: the checkpoint cannot be opened
+│   ├── NotACheckpoint      missing, empty, or not a diffusers folder
+│   ├── UnsafeFile          a file that will not be opened (pickle, link out of the folder, foreign class)
+│   └── DamagedFile         truncated, wrong shapes, wrong tokenizer
+├── WriteError              exit 3: disk full, unwritable output
+└── TriggerHasNoEffect      exit 2: the trigger given to ``fix`` does nothing measurable
+
+Anything else that escapes is a bug (exit 4).
+"""
+
+from __future__ import annotations
+
+
+class SauScanError(Exception):
+    """Base of all expected failures. ``hint`` says what the user can do about it."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(SauScanError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A rule pack, a report or another configuration file cannot be used."""
+
+
+class CheckpointError(SauScanError):
+    exit_code = 3
+
+
+class NotACheckpoint(CheckpointError):
+    """There is no diffusers checkpoint at this place."""
+
+
+class UnsafeFile(CheckpointError):
+    """A file or class that this tool refuses to open."""
+
+
+class DamagedFile(CheckpointError):
+    """A file that is cut short, or does not fit the rest of the checkpoint."""
+
+
+class WriteError(SauScanError):
+    exit_code = 3
+
+
+class TriggerHasNoEffect(SauScanError):
+    exit_code = 2

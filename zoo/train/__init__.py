@@ -1,0 +1,1 @@
+"""Training of one world's tokenizer, CLIP, VAE and UNet, in resumable stages."""
