@@ -1,0 +1,101 @@
+"""Which files of a diffusers folder hold weights, and which of them diffusers would load by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+OTHER_WEIGHTS = frozenset({".msgpack", ".h5", ".onnx", ".pb", ".gguf", ".npz", ".npy", ".tflite", ".xml"})
+CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".ipynb", ".whl", ".egg"})
+ARCHIVES = frozenset({".zip", ".7z", ".tar", ".gz", ".xz", ".bz2", ".zst", ".rar"})
+
+
+@dataclass
+class Choice:
+    """``weights``: component -> its files; ``unused``: weight file -> why diffusers would not load it."""
+
+    weights: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
+
+
+def left_unopened(relpath: str) -> str | None:
+    """Why a file of this name is never opened, or None."""
+    suffix = PurePosixPath(relpath).suffix.lower()
+    if suffix in PICKLES:
+        return "a pickle, which could run code; only safetensors are loaded"
+    if suffix in OTHER_WEIGHTS:
+        return "weights in a format that is not loaded"
+    if suffix in CODE:
+        return "code, which is never run"
+    if suffix in ARCHIVES:
+        return "an archive, which is not unpacked"
+    return None
+
+
+def choose_weights(components: dict[str, tuple[str, str]], names: list[str], variant: str | None) -> Choice:
+    """The safetensors files that diffusers would load for each component, and all others with the reason.
+
+    An index of shards stands first in a component's files; its shards follow.
+    """
+    choice = Choice()
+    tensors = [name for name in names if name.lower().endswith(".safetensors")]
+    for component, (library, _) in components.items():
+        stem = f"{component}/{'diffusion_pytorch_model' if library == 'diffusers' else 'model'}"
+        chosen = _chosen(stem, names, variant)
+        if chosen:
+            choice.weights[component] = chosen
+    used = {name for files in choice.weights.values() for name in files}
+    for name in tensors:
+        if name not in used:
+            choice.unused[name] = _why_unused(name, components)
+    return choice
+
+
+def _chosen(stem: str, names: list[str], variant: str | None) -> tuple[str, ...]:
+    """With ``variant``, its files where there are any, else the plain ones: as diffusers falls back."""
+    for suffix in [f".{variant}", ""] if variant else [""]:
+        index = f"{stem}.safetensors.index{suffix}.json"
+        single = f"{stem}{suffix}.safetensors"
+        files = [name for name in (index, single) if name in names]
+        files += [name for name in names if index in names and _is_shard(name, stem, suffix)]
+        if files:
+            return tuple(files)
+    return ()
+
+
+def _is_shard(name: str, stem: str, suffix: str) -> bool:
+    """Both spellings: ``stem.fp16-00001-of-00002`` and ``stem-00001-of-00002.fp16``."""
+    middle = name.removeprefix(stem).removesuffix(".safetensors")
+    if not name.startswith(stem) or middle == name:
+        return False
+    body = middle.removeprefix(suffix) if middle.startswith(suffix) else middle.removesuffix(suffix)
+    parts = body.split("-")
+    return len(parts) == 4 and parts[0] == "" and parts[2] == "of" and parts[1].isdigit() and parts[3].isdigit()
+
+
+def _why_unused(name: str, components: dict[str, tuple[str, str]]) -> str:
+    folder, _, file = name.rpartition("/")
+    if folder not in components:
+        return "not part of the pipeline that model_index.json names"
+    middle = file.removesuffix(".safetensors").split(".")
+    if len(middle) > 1:
+        return f"a variant that is not loaded by default; --variant {middle[-1]} scans it"
+    return "not a weight file that diffusers loads by default"
+
+
+# diffusers before 0.18 named the attention of the VAE so; it converts such files while loading.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def canonical(parameter: str) -> str:
+    """A parameter's name in one spelling, whatever library version wrote it."""
+    parts = parameter.removeprefix("text_model.").split(".")
+    if len(parts) > 3 and "attentions" in parts:
+        parts[-2] = _OLD_ATTENTION.get(parts[-2], parts[-2])
+    return ".".join(parts)
+
+
+def is_derived(parameter: str) -> bool:
+    """Whether a stored tensor is one that current libraries compute instead of loading."""
+    return parameter.endswith("embeddings.position_ids")

@@ -1,0 +1,129 @@
+"""Reading safetensors from bytes that may be hostile: a header of our own parsing, tensors copied out of the buffer.
+
+Layout: 8 bytes length of the header (little endian), the header (JSON: name -> dtype, shape, offsets), the data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sau_scan.errors import DamagedFile
+
+HEADER_LIMIT = 100_000_000  # the reference implementation's limit
+CUT_SHORT = "Download it again, or check it against the sha256 that its source publishes."
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor's type, shape, and bytes ``begin:end`` counted from the start of the file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class _Repeated(ValueError):
+    """A JSON object with the same key twice: two readers could see two different files."""
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise _Repeated
+    return result
+
+
+def read_entries(data: bytes | bytearray, where: str) -> dict[str, Entry]:
+    """The tensors of a safetensors file in the order of its header; ``where`` names the file in errors.
+
+    Raises DamagedFile for anything that the format forbids: a header beyond the file, repeated names, sizes that do
+    not fit the shape, bytes that overlap, belong to no tensor or lie behind the end.
+    """
+    start, header = _header(data, where)
+    entries = {name: _entry(name, value, start, where) for name, value in header.items() if name != "__metadata__"}
+    _check_layout(entries, start, len(data), where)
+    return entries
+
+
+def read_tensor(data: bytes | bytearray, entry: Entry) -> Tensor:
+    """A copy of one tensor, in its type on disk, of shape ``entry.shape``."""
+    if entry.begin == entry.end:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    # A copy of its own: aligned whatever the header's length, and the file's buffer can be freed.
+    own = bytearray(memoryview(data)[entry.begin : entry.end])
+    return torch.frombuffer(own, dtype=entry.dtype).reshape(entry.shape)
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The bytes of a tensor as safetensors stores them (contiguous; the machine must be little-endian)."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def _damaged(where: str, what: str) -> DamagedFile:
+    return DamagedFile(f"{where} {what}. Nothing was loaded from it.", hint=CUT_SHORT)
+
+
+def _header(data: bytes | bytearray, where: str) -> tuple[int, dict[str, Any]]:
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > HEADER_LIMIT:
+        raise _damaged(where, "is not a safetensors file: it does not begin with the length of a header")
+    if 8 + size > len(data):
+        raise _damaged(where, f"ends after {len(data):,} bytes, within its header of {size:,}")
+    try:
+        header = json.loads(bytes(data[8 : 8 + size]), object_pairs_hook=_no_repeats)
+    except _Repeated as error:
+        raise _damaged(where, "names the same tensor twice in its header") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(where, "is not a safetensors file: its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise _damaged(where, "is not a safetensors file: its header is not a table of tensors")
+    return 8 + size, header
+
+
+def _entry(name: str, value: Any, start: int, where: str) -> Entry:
+    try:
+        dtype = DTYPES[value["dtype"]]
+        shape = tuple(value["shape"])
+        begin, end = value["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(where, f"describes the tensor {ascii(name)} in a way that cannot be read") from error
+    numbers = (*shape, begin, end)
+    if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
+        raise _damaged(where, f"gives the tensor {ascii(name)} an impossible size")
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise _damaged(where, f"gives the tensor {ascii(name)} a size that does not fit its shape")
+    return Entry(dtype, shape, start + begin, start + end)
+
+
+def _check_layout(entries: dict[str, Entry], start: int, size: int, where: str) -> None:
+    position = start
+    for entry in sorted(entries.values(), key=lambda e: (e.begin, e.end)):
+        if entry.begin != position:
+            raise _damaged(where, "has tensors that overlap or leave gaps")
+        position = entry.end
+    if position > size:
+        raise _damaged(where, f"ends after {size:,} of {position:,} bytes: it is cut short")
+    if position < size:
+        raise _damaged(where, f"has {size - position:,} bytes behind its last tensor")

@@ -1,0 +1,65 @@
+"""The CLIP tokenizer, built from vetted bytes in a private folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPTokenizer
+
+from sau_scan.checkpoint.source import Checkpoint, parse_json
+from sau_scan.errors import DamagedFile
+
+TABLES = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+# Everything else in tokenizer_config.json (auto_map, paths, templates) is left out: it can name code or files.
+CONFIG_KEYS = frozenset(
+    {
+        "add_prefix_space",
+        "added_tokens_decoder",
+        "additional_special_tokens",
+        "bos_token",
+        "clean_up_tokenization_spaces",
+        "do_lower_case",
+        "eos_token",
+        "errors",
+        "model_max_length",
+        "pad_token",
+        "padding_side",
+        "split_special_tokens",
+        "truncation_side",
+        "unk_token",
+    }
+)
+ANOTHER = "Take the tokenizer folder from the checkpoint that this one was made from, and scan again."
+
+
+def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
+    """A ``CLIPTokenizer`` from ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
+
+    Raises NotACheckpoint when neither is there, DamagedFile when it cannot be built.
+    """
+    present = [name for name in TABLES if checkpoint.record(f"{component}/{name}")]
+    if "tokenizer.json" not in present:
+        for name in ("vocab.json", "merges.txt"):
+            checkpoint.read(f"{component}/{name}")  # raises the error that fits
+    with tempfile.TemporaryDirectory(prefix="sau-scan-") as folder:
+        for name in present:
+            (Path(folder) / name).write_bytes(checkpoint.read(f"{component}/{name}"))
+        config = json.dumps(_config(checkpoint, component))
+        (Path(folder) / "tokenizer_config.json").write_text(config, encoding="utf-8")
+        try:
+            return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # the tokenizer's parsers raise bare Exception on hostile tables
+            raise DamagedFile(
+                f"{checkpoint.show(component)} does not hold a CLIP tokenizer that can be built.", hint=ANOTHER
+            ) from error
+
+
+def _config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
+    path = f"{component}/tokenizer_config.json"
+    if checkpoint.record(path) is None:
+        return {}
+    config = parse_json(checkpoint.read(path), checkpoint.show(path))
+    return {key: value for key, value in config.items() if key in CONFIG_KEYS}

@@ -1,0 +1,163 @@
+"""Writes a patched copy of a checkpoint: all of it or nothing, and only the patched tensors differ."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from sau_scan.checkpoint.patch import TensorRef, WeightPatch, require_entry
+from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.tensor_file import Entry, read_entries, tensor_bytes
+from sau_scan.errors import DamagedFile, UsageError, WriteError
+from sau_scan.findings import escape
+
+
+def check_out(root: Path, out: Path) -> None:
+    """Raises UsageError if ``out`` must not be written to, WriteError if it cannot be; writes nothing."""
+    shown = escape(str(out))
+    source, target = root.resolve(), out.resolve()
+    if target == source:
+        raise UsageError(f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is.")
+    if target.is_relative_to(source) or source.is_relative_to(target):
+        raise UsageError(f"--out {shown} and the checkpoint lie within each other.", hint="Name a folder beside it.")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"--out {shown} is a file or a link.", hint="Name a new folder.")
+    if not target.parent.is_dir():
+        raise WriteError(f"{escape(str(target.parent))} does not exist.", hint="Create it first (mkdir -p).")
+    try:
+        occupied = out.exists() and any(out.iterdir())
+    except OSError as error:
+        raise _failed(out, error) from error
+    if occupied:
+        raise UsageError(f"--out {shown} is not empty.", hint="Name a new folder, or empty this one.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise WriteError(f"{escape(str(target.parent))} cannot be written to.", hint="Check its permissions.")
+
+
+def write_patched(
+    checkpoint: Checkpoint, patch: WeightPatch, out: Path, *, extra_files: Mapping[str, bytes] | None = None
+) -> Path:
+    """Writes ``checkpoint`` with ``patch`` to the new folder ``out`` and returns it.
+
+    Names, types, order and metadata of tensors stay; files without a change are byte-identical; files that were
+    skipped are left out, since nothing vouches for them. ``extra_files``: path in the folder -> content.
+    Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
+    """
+    check_out(checkpoint.root, out)
+    extra = dict(extra_files or {})
+    _check_names(extra)
+    _check_refs(checkpoint, patch)
+    parent = out.resolve().parent
+    draft: Path | None = None
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=parent))
+        _fill(draft, checkpoint, patch, extra)
+        os.rename(draft, out.resolve())
+        _sync_folder(parent)
+    except BaseException as error:  # an interrupt, too, must leave nothing half-written
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _failed(out, error) from error
+        raise
+    return out
+
+
+def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mapping[str, bytes]) -> None:
+    for record in checkpoint.records:
+        if record.path in extra:
+            continue
+        data = checkpoint.read_buffer(record.path)
+        changed = patch.for_file(record.path)
+        if changed:
+            _patch_buffer(data, record.path, changed, patch, checkpoint.show(record.path))
+        _write(draft, record.path, data)
+    for path, content in extra.items():
+        _write(draft, path, content)
+    for folder, _, _ in os.walk(draft, topdown=False):
+        _sync_folder(Path(folder))
+    os.chmod(draft, 0o777 & ~_umask())
+
+
+def _patch_buffer(data: bytearray, file: str, changed: Mapping[str, Tensor], patch: WeightPatch, where: str) -> None:
+    """Overwrites tensors in place: the header, its metadata and all other bytes stay."""
+    entries = read_entries(data, where)
+    for name, value in changed.items():
+        ref = TensorRef(file, name)
+        entry = require_entry(entries, ref, value, where)
+        old = hashlib.sha256(memoryview(data)[entry.begin : entry.end]).hexdigest()
+        if patch.hashes.get(ref) != old:
+            raise DamagedFile(
+                f"{where}: {ascii(name)} is not the tensor that the repair was planned for.",
+                hint="Scan this checkpoint and repair it from its own report.",
+            )
+        data[entry.begin : entry.end] = tensor_bytes(_as_stored(value, entry, where, name))
+
+
+def _as_stored(value: Tensor, entry: Entry, where: str, name: str) -> Tensor:
+    """``value`` in the type on disk. Raises WriteError for a number that this type cannot hold."""
+    stored = value.detach().to(device="cpu", dtype=entry.dtype)
+    if not torch.isfinite(stored.float()).all():
+        raise WriteError(
+            f"{where}: the repaired {ascii(name)} holds values that {entry.dtype} cannot represent.",
+            hint="Repair a float32 copy of the checkpoint, or choose another --method.",
+        )
+    return stored
+
+
+def _check_names(extra: Mapping[str, bytes]) -> None:
+    for path in extra:
+        parts = PurePosixPath(path).parts
+        if not parts or PurePosixPath(path).is_absolute() or ".." in parts:
+            raise ValueError(f"extra file {path!r} would lie outside the checkpoint")
+
+
+def _check_refs(checkpoint: Checkpoint, patch: WeightPatch) -> None:
+    for ref in patch.tensors:
+        if checkpoint.record(ref.file) is None:
+            raise DamagedFile(
+                f"{checkpoint.show(ref.file)} is to be repaired but was not read.",
+                hint="The repair was planned for another checkpoint: scan this one and repair from its own report.",
+            )
+
+
+def _write(draft: Path, path: str, content: bytes | bytearray) -> None:
+    target = draft / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _failed(out: Path, error: OSError) -> WriteError:
+    shown = escape(str(out))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return WriteError(
+            f"The disk is full; {shown} was not written.", hint="Free some space, or name an --out on another disk."
+        )
+    return WriteError(
+        f"{shown} could not be written: {error.strerror or error}.", hint="Check permissions and the disk."
+    )

@@ -1,0 +1,1 @@
+"""Checks of a checkpoint's files, without running the model."""
