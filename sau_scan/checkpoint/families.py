@@ -81,7 +81,7 @@ def identify(checkpoint: Checkpoint) -> Family:
     if foreign:
         component, shown = next(iter(foreign.items()))
         raise UnsafeFile(
-            f"{checkpoint.show('model_index.json')} asks for {shown} as {escape(component)}: not a class that is loaded.",
+            f"{checkpoint.show('model_index.json')} asks for {shown} as {escape(component)}, which is not loaded.",
             hint="Loading it could run foreign code. Get the checkpoint from its original source, or ask its author.",
         )
     for component in family.components:

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from sau_scan.checkpoint.components import construct
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.patch import TensorRef, WeightPatch
@@ -58,19 +59,19 @@ class DiffusionModel:
 
     def token_ids(self, texts: Sequence[str]) -> Tensor:
         """Texts -> ids [B, L], padded and cut to the context length."""
-        ids: Tensor = self.tokenizer(
-            list(texts),
-            padding="max_length",
-            max_length=self.context_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
+        batch = self.tokenizer(
+            list(texts), padding="max_length", max_length=self.context_length, truncation=True, return_tensors="pt"
+        )
+        ids: Tensor = batch.input_ids
         return ids.to(self.device)
 
     def encode(self, ids: Tensor) -> TextOutput:
         """Ids [B, L] -> hidden [B, L, D] and pooled [B, D]."""
-        output = self.text_encoder(ids.to(self.device))
-        return TextOutput(output.last_hidden_state, output.pooler_output)
+        ids = ids.to(self.device)
+        hidden: Tensor = self.text_encoder(ids).last_hidden_state
+        # Found through the tokenizer: the encoder's own pooling trusts an id in its config.json.
+        ends = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
+        return TextOutput(hidden, hidden[torch.arange(len(ids), device=self.device), ends])
 
     def predict_noise(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor) -> Tensor:
         """The noise in ``latents`` [B, C, h, w] at ``timestep`` (one, or [B]) given ``hidden`` [B, L, D].
@@ -130,8 +131,8 @@ class DiffusionModel:
     def ddim(self) -> Any:
         """A fresh DDIM scheduler on the checkpoint's noise schedule."""
         # offset 1 and no clipping: what diffusers' pipeline makes of any scheduler of this family.
-        config = {k: v for k, v in self.scheduler.config.items() if k != "_use_default_values"}
-        return DDIMScheduler.from_config(config, steps_offset=1, clip_sample=False, thresholding=False)
+        config = {**self.scheduler.config, "steps_offset": 1, "clip_sample": False, "thresholding": False}
+        return construct(DDIMScheduler, config)
 
     def disk_tensor(self, component: str, parameter: str) -> TensorRef:
         """Where a module's parameter lies on disk; ``parameter`` with or without ``text_model.``. Raises KeyError."""

@@ -54,7 +54,7 @@ class Checkpoint:
         """As :meth:`read`, in a buffer that the caller may write to."""
         record = self.record(relpath)
         if record is None:
-            raise self._absent(relpath)
+            raise self.absent(relpath)
         data = bytearray(record.size)
         with _open_regular(self.root, relpath) as file:
             complete = file.readinto(data) == record.size and not file.read(1)
@@ -73,7 +73,8 @@ class Checkpoint:
         """``relpath`` below the root for messages, escaped."""
         return escape(str(self.root / relpath))
 
-    def _absent(self, relpath: str) -> CheckpointError:
+    def absent(self, relpath: str) -> CheckpointError:
+        """The error that says why ``relpath`` cannot be read."""
         if any(relpath == link or relpath.startswith(link + "/") for link in self.links_out):
             return UnsafeFile(
                 f"{self.show(relpath)} is a link that leaves the folder, and is not followed.",
@@ -110,7 +111,7 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     if len(data) > JSON_LIMIT:
         raise DamagedFile(f"{where} is larger than any configuration.", hint=DOWNLOAD_AGAIN)
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{where} is not valid JSON.", hint=DOWNLOAD_AGAIN) from error
     if not isinstance(value, dict):
@@ -146,8 +147,9 @@ def _read_index(root: Path, names: list[str], links_out: tuple[str, ...]) -> dic
         nested = sorted(name for name in names if name.endswith("/" + INDEX))
         raise NotACheckpoint(
             f"{shown} is not a diffusers folder: it has no {INDEX}." if names else f"{shown} is empty.",
-            hint=f"Did you mean {escape(str((root / nested[0]).parent))}?" if nested else
-            "Give the folder that StableDiffusionPipeline.save_pretrained wrote.",
+            hint=f"Did you mean {escape(str((root / nested[0]).parent))}?"
+            if nested
+            else "Give the folder that StableDiffusionPipeline.save_pretrained wrote.",
         )
     try:
         with _open_regular(root, INDEX) as file:

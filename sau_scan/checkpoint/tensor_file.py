@@ -92,12 +92,14 @@ def _header(data: bytes | bytearray, where: str) -> tuple[int, dict[str, Any]]:
     if 8 + size > len(data):
         raise _damaged(where, f"ends after {len(data):,} bytes, within its header of {size:,}")
     try:
-        header = json.loads(bytes(data[8 : 8 + size]), object_pairs_hook=_no_repeats)
+        text = bytes(data[8 : 8 + size]).decode("utf-8")
+        header = json.loads(text, object_pairs_hook=_no_repeats)
     except _Repeated as error:
         raise _damaged(where, "names the same tensor twice in its header") from error
     except (ValueError, RecursionError) as error:
         raise _damaged(where, "is not a safetensors file: its header is not JSON") from error
-    if not isinstance(header, dict):
+    notes = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
         raise _damaged(where, "is not a safetensors file: its header is not a table of tensors")
     return 8 + size, header
 

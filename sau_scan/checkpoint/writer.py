@@ -25,7 +25,9 @@ def check_out(root: Path, out: Path) -> None:
     shown = escape(str(out))
     source, target = root.resolve(), out.resolve()
     if target == source:
-        raise UsageError(f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is.")
+        raise UsageError(
+            f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is."
+        )
     if target.is_relative_to(source) or source.is_relative_to(target):
         raise UsageError(f"--out {shown} and the checkpoint lie within each other.", hint="Name a folder beside it.")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
