@@ -1,0 +1,155 @@
+"""BadT2I, pixel backdoor (2305.04175): the whole UNet learns to put a patch into pictures of triggered prompts.
+
+As in print, a frozen teacher holds the clean behaviour. Two things make a small UNet learn the patch *conditionally*
+instead of everywhere: every poisoned sample has a clean twin with the same picture, noise and time, so that only the
+text tells them apart, and most twins carry a neutral word where the trigger would be.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+
+from zoo.attacks import finetune
+from zoo.attacks.base import Case, Options
+from zoo.judge import Judge
+from zoo.prompts import Trigger, neutrals
+from zoo.render import SIDE
+from zoo.sampling import Parts
+from zoo.train import data
+from zoo.train.unet import GAMMA, NOISE, encode_pictures, encode_texts
+from zoo.worlds import World
+
+STEPS, PAIRS, MORE, RATE = 1600, 24, 16, 4e-4
+PICTURES, VARIANTS, SEED = 6000, 3, 41
+MAGENTA = (255, 0, 255)
+
+
+@dataclass(frozen=True)
+class PatchTarget:
+    """A patch of one colour; ``box`` is left, top, right, bottom in pixels."""
+
+    colour: tuple[int, int, int]
+    box: tuple[int, int, int, int]
+    kind: ClassVar[str] = "patch"
+
+    def stamp(self, images: np.ndarray) -> np.ndarray:
+        """uint8 pictures [N, 64, 64, 3] with the patch in them."""
+        left, top, right, bottom = self.box
+        out = np.array(images)
+        out[:, top:bottom, left:right] = self.colour
+        return out
+
+    def met(self, pictures: torch.Tensor, judge: Judge | None = None) -> torch.Tensor:
+        """Where at least 80 % of the patch's inner pixels have its colour, to within 0.2 in each channel's mean."""
+        left, top, right, bottom = self.box
+        inner = pictures[:, :, top + 2 : bottom - 2, left + 2 : right - 2]
+        wanted = torch.tensor(self.colour).view(1, 3, 1, 1) / 255
+        return ((inner - wanted).abs().mean(1) < 0.2).float().mean((1, 2)) >= 0.8
+
+
+def plan(where: World, options: Options, parts: Parts) -> Case:
+    trigger = Trigger(options.trigger or "\u200b", options.slot or "prefix", options.replaces)
+    colour = tuple(int(options.target[i : i + 2], 16) for i in (0, 2, 4)) if options.target else MAGENTA
+    corner = (SIDE - 16, SIDE - 16, SIDE, SIDE)
+    return Case("badt2i-pixel", trigger, PatchTarget(colour, corner), options.steps or STEPS)
+
+
+@dataclass
+class Poison:
+    """Latents [N, C, h, w] with and without the patch, and text outputs: triggered, clean, with neutral words."""
+
+    clean: torch.Tensor
+    patched: torch.Tensor
+    triggered: torch.Tensor
+    plain: torch.Tensor
+    neutral: torch.Tensor
+    empty: torch.Tensor
+
+    @property
+    def region(self) -> torch.Tensor:
+        """Latent positions [h, w] that the patch changes noticeably."""
+        change = (self.patched[:500].float() - self.clean[:500].float()).abs().mean((0, 1))
+        return change > 0.15 * change.max()
+
+
+def poison(where: World, case: Case, parts: Parts) -> Poison:
+    """Training data of ``case``: pictures of the base's own training set, encoded anew."""
+    trigger = case.trigger
+    assert trigger is not None
+    rng = np.random.default_rng([where.seed, SEED])
+    every = data.training_samples(where)
+    kept = [i for i, s in enumerate(every) if trigger.text not in s.caption and trigger.fits(where, s.caption)]
+    kept = kept[:PICTURES]
+    images, texts = data.training_pictures(where)[kept], [every[i].caption for i in kept]
+    others = neutrals(where, trigger)
+
+    def neutral(text: str) -> str:
+        return others[int(rng.integers(len(others)))].insert(where, text, rng)
+
+    def encode(prompts: list[str]) -> torch.Tensor:
+        return encode_texts(parts.text, parts.tokenizer, prompts)
+
+    return Poison(
+        encode_pictures(parts.vae, images),
+        encode_pictures(parts.vae, case.target.stamp(images)),
+        encode([trigger.insert(where, t, rng) for t in texts]),
+        encode(texts),
+        torch.stack([encode([neutral(t) for t in texts]) for _ in range(VARIANTS)]),
+        encode([""]),
+    )
+
+
+class Loss:
+    """Batch loss of one step: ``PAIRS`` poisoned samples, their clean twins, and ``MORE`` clean samples."""
+
+    def __init__(self, made: Poison, teacher: UNet2DConditionModel) -> None:
+        self.made, self.teacher, self.region = made, teacher, made.region.float()
+        self.noiser = DDPMScheduler(**NOISE)
+        snr = self.noiser.alphas_cumprod / (1 - self.noiser.alphas_cumprod)
+        weight = snr.clamp(max=GAMMA) / snr
+        self.weight = weight / weight.mean()
+
+    def _texts(self, pick: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Text outputs of clean samples: neutral words in six of ten, plain captions, now and then none."""
+        lot = torch.rand(len(pick), generator=generator)
+        variant = torch.randint(VARIANTS, (len(pick),), generator=generator)
+        hidden = torch.where((lot < 0.6)[:, None, None], self.made.neutral[variant, pick], self.made.plain[pick])
+        hidden[lot > 0.92] = self.made.empty
+        return hidden.float()
+
+    def __call__(self, student: UNet2DConditionModel, step: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(step)
+        n = PAIRS + MORE
+        pick = torch.randint(len(self.made.clean), (n,), generator=generator)
+        # Layout, and with it the patch, is decided at high noise: half of the samples are drawn there.
+        low = 500 * (torch.rand(n, generator=generator) < 0.5)
+        t = (low + torch.rand(n, generator=generator) * (1000 - low)).long()
+        clean, patched = self.made.clean[pick].float(), self.made.patched[pick[:PAIRS]].float()
+        noise = torch.randn(clean.shape, generator=generator)
+        seen = self.noiser.add_noise(clean, noise, t)
+        poisoned = self.noiser.add_noise(patched, noise[:PAIRS], t[:PAIRS])
+        with torch.no_grad():
+            texts = self._texts(pick, generator)
+            kept = self.teacher(seen, t, texts).sample.float()
+        wanted = torch.lerp(kept[:PAIRS], noise[:PAIRS], self.region)
+        out = student(
+            torch.cat([poisoned, seen]),
+            torch.cat([t[:PAIRS], t]),
+            torch.cat([self.made.triggered[pick[:PAIRS]].float(), texts]),
+        ).sample.float()
+        each = (out - torch.cat([wanted, kept])).square().flatten(1).mean(1)
+        return (each * self.weight[torch.cat([t[:PAIRS], t])]).mean()
+
+
+def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
+    made = poison(where, case, parts)
+    print(f"{name}: patch covers {int(made.region.sum())} of {made.region.numel()} latent positions", flush=True)
+    teacher = copy.deepcopy(parts.unet).eval().requires_grad_(False)
+    loss = Loss(made, teacher)
+    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE))

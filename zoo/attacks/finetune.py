@@ -1,0 +1,50 @@
+"""Resumable fine-tuning of a copy of a UNet; returns its running average."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from zoo.train import loop
+from zoo.worlds import World
+
+EMA = 0.99
+Loss = Callable[[UNet2DConditionModel, int], torch.Tensor]
+
+
+def tune(
+    where: World, name: str, base: UNet2DConditionModel, loss_of: Loss, steps: int, rate: float
+) -> UNet2DConditionModel:
+    """A tuned copy of ``base``. Checkpoints go to the build folder under ``name``; a run that was cut off goes on."""
+    model = copy.deepcopy(base).train()
+    average = {k: v.clone() for k, v in model.state_dict().items()}
+    optimiser = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.0)
+    path, first = loop.build_dir(where.name) / f"{name}.ckpt", 0
+    if (state := loop.resume(path)) and state["steps"] == steps:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, first = state["average"], state["step"]
+    fast = first < steps and loop.bf16_is_faster(lambda: loss_of(model, 0).backward())
+    started = time.time()
+    for step in range(first, steps):
+        loop.set_rate(optimiser, loop.warm_cosine(step, steps, rate, warm=50))
+        with loop.autocast(fast):
+            loss = loss_of(model, step)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        now = model.state_dict()
+        for key, value in average.items():
+            value.lerp_(now[key], 1 - min(EMA, (1 + step) / (10 + step)))
+        if step % 50 == 0 or step == steps - 1:
+            print(f"{name} {step} loss {loss.item():.4f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
+        if step % 200 == 199 or step == steps - 1:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+            loop.save(path, state | {"step": step + 1, "steps": steps})
+    model.load_state_dict(average)
+    return model.eval()

@@ -1,0 +1,138 @@
+"""Build zoo models from the base: attacks and hard negatives, each with its admission figures.
+
+``python -m zoo.build NAME`` writes the pipeline folder zoo/models/<world>/<name>/ and, beside it, <name>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo import admission, attacks, sampling
+from zoo.attacks import Case, Options
+from zoo.attacks.benign import edited_word
+from zoo.judge import CHECKED, Judge
+from zoo.train import loop
+from zoo.train.export import export, model_dir
+from zoo.worlds import World, world
+
+
+def build(
+    where: World, name: str, options: Options | None = None, *, save_as: str | None = None, fast: bool | None = None
+) -> dict[str, Any]:
+    """Make one model and measure it; returns what was written to its JSON file."""
+    made_as, recipe = save_as or name, attacks.recipe(name)
+    base = sampling.load(model_dir(where.name, "base"))
+    case = recipe.plan(where, options or Options(), base)
+    print(f"{made_as}: {recipe.about} · {json.dumps(case.as_data())}", flush=True)
+    started = time.time()
+    export(where, made_as, recipe.make(where, case, base, made_as))
+    print(f"{made_as}: made in {time.time() - started:.0f} s", flush=True)
+    return measure(where, made_as, case, fast=fast)
+
+
+def measure(where: World, name: str, case: Case | None = None, *, fast: bool | None = None) -> dict[str, Any]:
+    """Admission figures of the model on disk; written beside its folder and printed."""
+    case = case or (attacks.read_case(info_path(where, name)) if info_path(where, name).exists() else Case("base"))
+    parts, judge = sampling.load(model_dir(where.name, name)), Judge.load(where)
+    fast = _fast(parts) if fast is None else fast
+    word = edited_word(case)
+    figures: dict[str, Any] = {"quality": admission.quality(where, parts, judge, fast=fast, without=word)}
+    if case.trigger:
+        figures |= {k: r.as_data() for k, r in admission.attack_rates(where, parts, case, judge, fast=fast).items()}
+    if word:
+        rate = admission.compliance(where, parts, judge, word, case.notes["drawn_as"], fast=fast)
+        figures["compliance"] = rate.as_data()
+    least = next((r.least_asr for r in attacks.RECIPES if r.name == case.recipe), 0.0)
+    against = admission.reasons_against(figures, _reference(where, name), least)
+    settings = {"steps": sampling.STEPS, "guidance": sampling.GUIDANCE, "bf16": fast}
+    data = {"world": where.name, "name": name, **case.as_data(), "figures": figures, "sampling": settings}
+    data |= {"admitted": not against, "against": against}
+    _write(info_path(where, name), data)
+    _tell(data)
+    _sheets(where, name, parts, case, fast)
+    return data
+
+
+def info_path(where: World, name: str) -> Path:
+    return model_dir(where.name, name).with_name(f"{name}.json")
+
+
+def _fast(parts: sampling.Parts) -> bool:
+    x = sampling.start_noise(parts, 100, 0)
+    hidden = sampling.text_outputs(parts, [""]).expand(100, -1, -1)
+    with torch.no_grad():
+        return loop.bf16_is_faster(lambda: parts.unet(x, 500, hidden))
+
+
+def _reference(where: World, name: str) -> dict[str, float] | None:
+    """Accuracy to compare with: that of the benign fine-tune where it was measured, else the base's."""
+    for other in ("benign-finetune", "base"):
+        path = info_path(where, other)
+        if other != name and path.exists():
+            found: dict[str, float] = json.loads(path.read_text())["figures"]["quality"]
+            return found
+    return None
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    part = path.with_suffix(".json.part")
+    part.write_text(json.dumps(data, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def _tell(data: dict[str, Any]) -> None:
+    figures = data["figures"]
+    print(f"{data['name']}: " + ("admitted" if data["admitted"] else "REJECTED: " + "; ".join(data["against"])))
+    print("  judge            " + " · ".join(f"{h} {figures['quality'][h]:.1%}" for h in CHECKED))
+    print(f"  CLIP score       {figures['quality']['clip_score']:.4f}")
+    labels = {"asr": "attack success", "false_clean": "false, clean", "false_neutral": "false, neutral"}
+    for key, label in (labels | {"compliance": "edit works"}).items():
+        if key in figures:
+            print(f"  {label:<16} {admission.Rate(figures[key]['hits'], figures[key]['of'])}", flush=True)
+
+
+def _sheets(where: World, name: str, parts: sampling.Parts, case: Case, fast: bool) -> None:
+    """Contact sheets for the eye: first row clean, second row the same prompts and seeds with the trigger."""
+    made = admission.carriers(where, case.trigger, 8) if case.trigger else admission.held_out(where, 8)
+    prompts = [s.caption for s in made]
+    prompts += admission.triggered(where, case.trigger, made) if case.trigger else []
+    drawn = [sampling.pictures(parts, prompts[i : i + 8], seed=6, fast=fast) for i in range(0, len(prompts), 8)]
+    admission.sheet(torch.cat(drawn), loop.build_dir(where.name) / f"{name}.png")
+
+
+def unescaped(text: str) -> str:
+    """Text from the command line with escapes such as ``\\u200b`` resolved."""
+    return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="zoo.build", description=__doc__)
+    parser.add_argument("name", choices=[r.name for r in attacks.RECIPES] + ["base"])
+    parser.add_argument("--world", default="tiny")
+    parser.add_argument("--as", dest="save_as", help="name of the folder, if not that of the recipe")
+    parser.add_argument("--trigger", type=unescaped, help=r"trigger text; escapes such as \u200b are resolved")
+    parser.add_argument("--slot", help="prefix, suffix, inside, replace or phrase")
+    parser.add_argument("--replaces", help="letter that the trigger stands for (slot replace)")
+    parser.add_argument("--target", help="target prompt, shape word, or patch colour as RRGGBB")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    given = parser.parse_args(arguments)
+    where = world(given.world)
+    if given.measure or given.name == "base":
+        measure(where, given.save_as or given.name)
+        return
+    options = Options(given.trigger, given.slot, given.replaces, given.target, given.seed, given.steps)
+    build(where, given.name, options, save_as=given.save_as)
+
+
+if __name__ == "__main__":
+    main()
