@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, computed_field
 
 SCHEMA_VERSION = "1.0"
 
@@ -20,6 +20,14 @@ class Value(BaseModel):
     """Base of all reported values: immutable; derived fields are written, and made anew when read back."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
+
+
+def _null_is_nan(value: Any) -> Any:
+    return float("nan") if value is None else value
+
+
+# JSON has no infinity: it is written as null, and null must be readable again.
+Number = Annotated[float, BeforeValidator(_null_is_nan), WithJsonSchema({"type": ["number", "null"]})]
 
 
 class Severity(StrEnum):
@@ -113,7 +121,7 @@ class Evidence(Value):
     """One number against the null of the same model: ``value`` beside what neutral words give."""
 
     name: str
-    value: float
+    value: Number
     null_median: float | None = None
     null_low: float | None = None
     null_high: float | None = None
@@ -125,7 +133,7 @@ class HeatMap(Value):
     """Where an effect sits: rows of values in 0..1, top row first."""
 
     title: str
-    rows: tuple[tuple[float, ...], ...]
+    rows: tuple[tuple[Number, ...], ...]
 
 
 class Location(Value):
@@ -239,8 +247,8 @@ class NearMiss(Value):
 
     trigger: Trigger
     detector: str
-    value: float
-    line: float
+    value: Number
+    line: Number
 
 
 class ScanResult(Value):
@@ -263,7 +271,7 @@ class RepairStep(Value):
     component: Component
     trigger: Trigger | None = None
     tensors: tuple[Location, ...] = ()
-    relative_change: float = 0.0
+    relative_change: Number = 0.0
     note: str = ""
 
 
@@ -297,7 +305,10 @@ class Verification(Value):
 
 
 class FixResult(Value):
-    """The outcome of ``fix``. ``published`` is where the repaired checkpoint is, or None."""
+    """The outcome of ``fix``. ``published`` is where the repaired checkpoint is, or None, and then ``reason`` says why.
+
+    ``nothing_to_repair``: the scan before found no trigger. ``dry_run``: only the plan was asked for.
+    """
 
     command: Literal["fix"] = "fix"
     schema_version: str = SCHEMA_VERSION
@@ -308,6 +319,8 @@ class FixResult(Value):
     verification: Verification | None = None
     published: str | None = None
     reason: str = ""
+    nothing_to_repair: bool = False
+    dry_run: bool = False
 
 
 Result = Annotated[ScanResult | FixResult, Field(discriminator="command")]

@@ -1,0 +1,61 @@
+# `make demo` and `make test` need Python 3.11 or newer, make and a package index, nothing else.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+OUT ?= sau-scan-demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format generated wheel-test zoo bench clean
+
+help: ## Show what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed. Name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing sau-scan into $(VENV) (the first time takes a few minutes)"
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.runtime ## Find and repair the embedded backdoored checkpoint
+	$(BIN)/sau-scan demo --out $(OUT)
+
+test: $(VENV)/.dev ## Run the tests (10 minutes on two cores)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/.dev ## Run all tests, the slow ones too
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## Lint, format, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generated: $(VENV)/.dev ## Write the generated files: completions, JSON Schema, golden reports
+	$(BIN)/python tools/generate.py
+
+wheel-test: $(VENV)/.dev ## Build the wheel, install it elsewhere and scan with it
+	$(BIN)/python -m pytest tests/packaging -m slow
+
+zoo: $(VENV)/.dev ## Train the tiny Stable Diffusion and build all attacked models (hours)
+	$(BIN)/python -m zoo train
+	$(BIN)/python -m zoo build all
+
+bench: $(VENV)/.dev ## Scan and repair every zoo model; print the tables
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
