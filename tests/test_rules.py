@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from third_party import third_party
 
 from sau_scan.confusables import other_letters, styled_letters, with_diacritics
 from sau_scan.errors import ConfigError
 from sau_scan.findings import Slot
 from sau_scan.rules import Candidate, carrier_templates, load_rules
+from tests.third_party import third_party
 
 VALID = """
 id: one

@@ -1,0 +1,178 @@
+"""Recording of cross-attention beside a running denoiser, without touching what it computes."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+from torch.utils.hooks import RemovableHandle
+
+from sau_scan.attention.recompute import attention_probabilities
+from sau_scan.attention.reducers import Reducer
+from sau_scan.attention.sites import cross_attention_sites, why_not_reproducible
+from sau_scan.findings import Skipped
+
+Half = Literal["all", "unconditional", "conditional"]
+Shape = tuple[int, int]
+
+# Default grid: the finest recorded one up to this many places (16 x 16, where published measures look).
+DEFAULT_PLACES = 256
+
+
+class AttentionRecorder:
+    """Context manager that feeds ``reducers`` with the mean cross-attention map of every pass of ``unet``.
+
+    One pass of the denoiser is one step. Maps are averaged over heads, resized to ``grid`` and averaged over layers.
+    ``half``: with classifier-free guidance in one batch, record only its first (unconditional) or second half.
+    ``keep_grad``: keep the graph, so that losses on the results have gradients (memory then grows with steps).
+    ``skipped``: sites that could not be recorded, and why. Outputs of the denoiser are bit-identical with and without;
+    hooks come off when the block ends, however it ends. A pass that fails half-way leaves no trace in the results.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        *reducers: Reducer,
+        grid: Shape | None = None,
+        half: Half = "all",
+        keep_grad: bool = False,
+    ) -> None:
+        self.unet = unet
+        self.reducers = reducers
+        self.grid = grid
+        self.half = half
+        self.keep_grad = keep_grad
+        self.steps = 0
+        self._skipped: dict[str, Skipped] = {}
+        self._handles: list[RemovableHandle] = []
+        self._latent_shape: Shape | None = None
+        self._sums: dict[Shape, tuple[Tensor, int]] = {}
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        return tuple(self._skipped.values())
+
+    def reset(self) -> None:
+        """Forget all steps, for the next batch."""
+        self.steps = 0
+        self._sums = {}
+        for reducer in self.reducers:
+            reducer.reset()
+
+    def __enter__(self) -> Self:
+        if self._handles:
+            raise RuntimeError("this recorder is already recording")
+        try:
+            self._attach()
+        except BaseException:
+            self._detach()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._detach()
+
+    def _attach(self) -> None:
+        self._handles.append(self.unet.register_forward_pre_hook(self._begin_step, with_kwargs=True))
+        for path, attn in cross_attention_sites(self.unet).items():
+            if self._reproducible(path, attn):
+                hook = _SiteHook(self, path)
+                self._handles.append(attn.register_forward_pre_hook(hook, with_kwargs=True))
+        self._handles.append(self.unet.register_forward_hook(self._end_step))
+
+    def _detach(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._sums = {}
+
+    def _reproducible(self, path: str, attn: Attention) -> bool:
+        reason = why_not_reproducible(attn)
+        if reason is not None:
+            self._skipped.setdefault(path, Skipped(what=f"cross-attention of {path}", reason=reason))
+        return reason is None
+
+    def _begin_step(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        sample = args[0] if args else kwargs["sample"]
+        self._latent_shape = (sample.shape[-2], sample.shape[-1])
+        self._sums = {}
+
+    def _record(self, path: str, attn: Attention, hidden: Tensor, context: Tensor | None, mask: Tensor | None) -> None:
+        if not self._reproducible(path, attn):  # the processor may have been exchanged since
+            return
+        with nullcontext() if self.keep_grad else torch.no_grad():
+            context = None if context is None else self._select(context)
+            mask = mask if mask is None or mask.shape[0] == 1 else self._select(mask)
+            probabilities = attention_probabilities(attn, self._select(hidden), context, mask)
+            maps = probabilities.mean(dim=1).float()
+            shape = map_shape(maps.shape[1], self._latent_shape)
+            if shape is None:
+                reason = f"{maps.shape[1]} places do not fit latents of {self._latent_shape}"
+                self._skipped.setdefault(path, Skipped(what=f"cross-attention of {path}", reason=reason))
+                return
+            total, count = self._sums.get(shape, (None, 0))
+            self._sums[shape] = (maps if total is None else total + maps, count + 1)
+
+    def _select(self, batch: Tensor) -> Tensor:
+        if self.half == "all":
+            return batch
+        middle, odd = divmod(batch.shape[0], 2)
+        if odd:
+            raise ValueError(f"a batch of {batch.shape[0]} has no two halves; record it with half='all'")
+        return batch[:middle] if self.half == "unconditional" else batch[middle:]
+
+    def _end_step(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        sums, self._sums = self._sums, {}
+        if not sums:
+            return
+        if self.grid is None:
+            self.grid = _default_grid(sums)
+        layers = sum(count for _, count in sums.values())
+        resized = [_resize(total, shape, self.grid) for shape, (total, _) in sums.items()]
+        maps = torch.stack(resized).sum(0) / layers
+        for reducer in self.reducers:
+            reducer.add(self.steps, maps)
+        self.steps += 1
+
+
+class _SiteHook:
+    """Forward pre-hook of one site; returns None, so that the module's arguments stay as they are."""
+
+    def __init__(self, recorder: AttentionRecorder, path: str) -> None:
+        self._recorder = recorder
+        self._path = path
+
+    def __call__(self, attn: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        names = ("hidden_states", "encoder_hidden_states", "attention_mask")
+        given = dict(zip(names, args, strict=False)) | kwargs
+        assert isinstance(attn, Attention)
+        self._recorder._record(self._path, attn, *(given.get(name) for name in names))  # type: ignore[arg-type]
+
+
+def map_shape(places: int, latent: Shape | None) -> Shape | None:
+    """Height and width of a map with ``places`` positions, for latents halved (rounding up) some number of times."""
+    if latent is None:
+        side = math.isqrt(places)
+        return (side, side) if side * side == places else None
+    height, width = latent
+    while height * width > places and (height, width) != (1, 1):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return (height, width) if height * width == places else None
+
+
+def _default_grid(shapes: dict[Shape, tuple[Tensor, int]]) -> Shape:
+    small = [shape for shape in shapes if math.prod(shape) <= DEFAULT_PLACES]
+    return max(small, key=math.prod) if small else min(shapes, key=math.prod)
+
+
+def _resize(maps: Tensor, shape: Shape, grid: Shape) -> Tensor:
+    """[B, h*w, L] -> [B, L, grid]; by areas, which keeps each token's share of attention when sides divide."""
+    spatial = maps.transpose(1, 2).reshape(maps.shape[0], maps.shape[2], *shape)
+    return spatial if shape == grid else adaptive_avg_pool2d(spatial, grid)
