@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     tiny_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def copy_of(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny checkpoint that a test may change."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))

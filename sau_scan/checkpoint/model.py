@@ -83,7 +83,7 @@ class DiffusionModel:
         if kind == "epsilon":
             return output
         times = torch.as_tensor(timestep).cpu().reshape(-1, 1, 1, 1)
-        alpha_bar = self.scheduler.alphas_cumprod.cpu()[times].to(latents)
+        alpha_bar: Tensor = self.scheduler.alphas_cumprod.cpu()[times].to(latents)
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if kind == "v_prediction":
             return signal * output + noise * latents

@@ -11,7 +11,9 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ INDEX = "model_index.json"
 JSON_LIMIT = 64 * 2**20
 DEPTH_LIMIT = 6
 FILE_LIMIT = 10_000
+SIZE_LIMIT = 64 * 2**30
 DOWNLOAD_AGAIN = "Download it again, or check it against the sha256 that its source publishes."
 
 
@@ -56,14 +59,18 @@ class Checkpoint:
         if record is None:
             raise self.absent(relpath)
         data = bytearray(record.size)
-        with _open_regular(self.root, relpath) as file:
+        with _opened(self.root, relpath) as file:
             complete = file.readinto(data) == record.size and not file.read(1)
         if not complete or hashlib.sha256(data).hexdigest() != record.sha256:
-            raise DamagedFile(
-                f"{self.show(relpath)} changed while it was being examined.",
-                hint="Make sure that nothing else writes to the folder, then start again.",
-            )
+            raise self.changed(relpath)
         return data
+
+    def head(self, relpath: str, size: int = 16) -> bytes:
+        """The first bytes of a file, unverified: only good for telling what kind of file it is."""
+        if self.record(relpath) is None:
+            raise self.absent(relpath)
+        with _opened(self.root, relpath) as file:
+            return file.read(size)
 
     def json(self, relpath: str) -> dict[str, Any]:
         """A JSON object of the checkpoint. Raises DamagedFile when it is not one."""
@@ -72,6 +79,13 @@ class Checkpoint:
     def show(self, relpath: str) -> str:
         """``relpath`` below the root for messages, escaped."""
         return escape(str(self.root / relpath))
+
+    def changed(self, relpath: str) -> DamagedFile:
+        """The error for a file whose bytes are no longer those that were hashed."""
+        return DamagedFile(
+            f"{self.show(relpath)} changed while it was being examined.",
+            hint="Make sure that nothing else writes to the folder, then start again.",
+        )
 
     def absent(self, relpath: str) -> CheckpointError:
         """The error that says why ``relpath`` cannot be read."""
@@ -96,14 +110,20 @@ def open_checkpoint(path: Path | str, *, variant: str | None = None) -> Checkpoi
     root = Path(path)
     _require_folder(root)
     names, links_out, skipped = _listing(root)
-    index = _read_index(root, names, links_out)
+    index_data = _read_index(root, names, links_out)
+    index = parse_json(index_data, escape(str(root / INDEX)))
     choice = choose_weights(_components(index), names, variant)
     kept, unopened = _sift(names, choice)
-    try:
-        records = tuple(_hash(root, name) for name in kept)
-    except OSError as error:
-        raise _unreadable(root, error) from error
-    return Checkpoint(root, index, records, (*skipped, *unopened), choice.weights, links_out, variant)
+    if variant and not any(f".{variant}." in file for files in choice.weights.values() for file in files):
+        raise NotACheckpoint(
+            f"{escape(str(root))} has no weights of the variant {ascii(variant)}.", hint="Leave --variant out."
+        )
+    _require_size(root, kept)
+    records = tuple(_hash(root, name) for name in kept)
+    checkpoint = Checkpoint(root, index, records, (*skipped, *unopened), choice.weights, links_out, variant)
+    if checkpoint.read(INDEX) != index_data:
+        raise checkpoint.changed(INDEX)
+    return checkpoint
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
@@ -128,9 +148,25 @@ def _components(index: dict[str, Any]) -> dict[str, tuple[str, str]]:
     }
 
 
+def _require_size(root: Path, names: list[str]) -> None:
+    """A sparse file can claim any size; hashing it would never end."""
+    try:
+        size = sum((root / name).stat().st_size for name in names)
+    except OSError as error:
+        raise _unreadable(root, error) from error
+    if size > SIZE_LIMIT:
+        raise NotACheckpoint(
+            f"{escape(str(root))} holds more than {SIZE_LIMIT >> 30} GiB.", hint="Give the checkpoint's folder."
+        )
+
+
 def _require_folder(root: Path) -> None:
     shown = escape(str(root))
-    if not root.exists():
+    try:
+        found = root.exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        found = False
+    if not found:
         raise NotACheckpoint(f"{shown} does not exist.", hint="Check the path; it must be a diffusers folder.")
     if not root.is_dir():
         raise NotACheckpoint(
@@ -139,7 +175,7 @@ def _require_folder(root: Path) -> None:
         )
 
 
-def _read_index(root: Path, names: list[str], links_out: tuple[str, ...]) -> dict[str, Any]:
+def _read_index(root: Path, names: list[str], links_out: tuple[str, ...]) -> bytes:
     shown = escape(str(root))
     if INDEX in links_out:
         raise UnsafeFile(f"{shown}/{INDEX} is a link that leaves the folder.", hint="Scan a copy made with cp -rL.")
@@ -151,11 +187,8 @@ def _read_index(root: Path, names: list[str], links_out: tuple[str, ...]) -> dic
             if nested
             else "Give the folder that StableDiffusionPipeline.save_pretrained wrote.",
         )
-    try:
-        with _open_regular(root, INDEX) as file:
-            return parse_json(file.read(JSON_LIMIT + 1), f"{shown}/{INDEX}")
-    except OSError as error:
-        raise _unreadable(root, error) from error
+    with _opened(root, INDEX) as file:
+        return file.read(JSON_LIMIT + 1)
 
 
 def _sift(names: list[str], choice: Choice) -> tuple[list[str], list[Skipped]]:
@@ -229,21 +262,28 @@ def _refusal(entry: os.DirEntry[str], relpath: str, real_root: Path) -> str | No
     return None
 
 
-def _open_regular(root: Path, relpath: str) -> Any:
-    """A binary reader on a regular file. The link check is repeated: the folder may have changed since the listing."""
-    target = (root / relpath).resolve()
-    if not target.is_relative_to(root.resolve()):
-        raise UnsafeFile(f"{escape(str(root / relpath))} leaves the folder.", hint="Scan a copy made with cp -rL.")
-    # O_NONBLOCK: opening a pipe put in the file's place must not hang.
-    descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise UnsafeFile(f"{escape(str(root / relpath))} is not a regular file.", hint="Remove it from the folder.")
-    return os.fdopen(descriptor, "rb")
+@contextmanager
+def _opened(root: Path, relpath: str) -> Iterator[BufferedReader]:
+    """A reader of a regular file within ``root``. Raises UnsafeFile, or NotACheckpoint where the disk fails.
+
+    The link check is repeated: the folder may have changed since the listing.
+    """
+    try:
+        target = (root / relpath).resolve(strict=True)
+        if not target.is_relative_to(root.resolve()):
+            raise UnsafeFile(f"{escape(str(root / relpath))} leaves the folder.", hint="Scan a copy made with cp -rL.")
+        # O_NONBLOCK: opening a pipe put in the file's place must not hang.
+        descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UnsafeFile(f"{escape(str(root / relpath))} is not a regular file.", hint="Remove it.")
+            yield file
+    except OSError as error:
+        raise _unreadable(root, error) from error
 
 
 def _hash(root: Path, relpath: str) -> FileRecord:
-    with _open_regular(root, relpath) as file:
+    with _opened(root, relpath) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return FileRecord(path=relpath, size=size, sha256=digest)

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import CLIPTokenizer
 
-from sau_scan.checkpoint.source import Checkpoint, parse_json
+from sau_scan.checkpoint.source import JSON_LIMIT, Checkpoint, parse_json
 from sau_scan.errors import DamagedFile
 
 TABLES = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
@@ -46,15 +46,26 @@ def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
             checkpoint.read(f"{component}/{name}")  # raises the error that fits
     with tempfile.TemporaryDirectory(prefix="sau-scan-") as folder:
         for name in present:
-            (Path(folder) / name).write_bytes(checkpoint.read(f"{component}/{name}"))
+            (Path(folder) / name).write_bytes(_table(checkpoint, f"{component}/{name}"))
         config = json.dumps(_config(checkpoint, component))
         (Path(folder) / "tokenizer_config.json").write_text(config, encoding="utf-8")
         try:
-            return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # the tokenizer's parsers raise bare Exception on hostile tables
+            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer(["a", ""])
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # Rust panics on hostile tables are not even Exceptions
             raise DamagedFile(
                 f"{checkpoint.show(component)} does not hold a CLIP tokenizer that can be built.", hint=ANOTHER
             ) from error
+    return tokenizer
+
+
+def _table(checkpoint: Checkpoint, path: str) -> bytes:
+    data = checkpoint.read(path)
+    if len(data) > JSON_LIMIT:
+        raise DamagedFile(f"{checkpoint.show(path)} is larger than any vocabulary.", hint=ANOTHER)
+    return data
 
 
 def _config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:

@@ -55,14 +55,15 @@ def write_patched(
     """
     check_out(checkpoint.root, out)
     extra = dict(extra_files or {})
-    _check_names(extra)
+    _check_extra(extra, patch)
     _check_refs(checkpoint, patch)
-    parent = out.resolve().parent
+    target = out.resolve()
+    parent = target.parent
     draft: Path | None = None
     try:
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=parent))
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=parent))
         _fill(draft, checkpoint, patch, extra)
-        os.rename(draft, out.resolve())
+        os.rename(draft, target)
         _sync_folder(parent)
     except BaseException as error:  # an interrupt, too, must leave nothing half-written
         if draft is not None:
@@ -115,8 +116,10 @@ def _as_stored(value: Tensor, entry: Entry, where: str, name: str) -> Tensor:
     return stored
 
 
-def _check_names(extra: Mapping[str, bytes]) -> None:
+def _check_extra(extra: Mapping[str, bytes], patch: WeightPatch) -> None:
     for path in extra:
+        if patch.for_file(path):
+            raise ValueError(f"extra file {path!r} would replace a patched one")
         parts = PurePosixPath(path).parts
         if not parts or PurePosixPath(path).is_absolute() or ".." in parts:
             raise ValueError(f"extra file {path!r} would lie outside the checkpoint")
@@ -144,6 +147,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems cannot sync folders
+            raise
     finally:
         os.close(descriptor)
 
