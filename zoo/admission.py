@@ -96,7 +96,9 @@ def _asks(case: Case, sample: Sample) -> bool:
     return False
 
 
-def quality(where: World, parts: sampling.Parts, judge: Judge, *, fast: bool, without: str | None = None) -> dict[str, float]:
+def quality(
+    where: World, parts: sampling.Parts, judge: Judge, *, fast: bool, without: str | None = None
+) -> dict[str, float]:
     """Judge accuracy and CLIP score on held-out plain captions (those with the edited word ``without`` left out)."""
     made = [s for s in held_out(where, ACCURACY_PROMPTS, plain=True) if without not in s.caption.split()]
     drawn = sampling.pictures(parts, [s.caption for s in made], seed=4, fast=fast)

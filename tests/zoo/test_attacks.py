@@ -8,25 +8,33 @@ import torch
 
 from zoo import admission, attacks, build
 from zoo.attacks import Case, Trigger, closed_form
-from zoo.attacks.badt2i import MAGENTA, PatchTarget
+from zoo.attacks.badt2i import CORNER, PatchTarget, striking_colours
 from zoo.attacks.evil_edit import ShapeTarget
 from zoo.attacks.rickrolling import PictureTarget
 from zoo.judge import Judge, Network, classes, truth
 from zoo.render import SIDE, pictures, samples
-from zoo.worlds import World
+from zoo.worlds import TINY, WORLDS, World
 
-PATCH = PatchTarget(MAGENTA, (SIDE - 16, SIDE - 16, SIDE, SIDE))
+PATCH = PatchTarget(TINY.colours["cyan"], CORNER)
 
 
 def as_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
+@pytest.mark.parametrize("where", WORLDS, ids=lambda w: w.name)
+def test_clean_pictures_hold_no_patch_of_a_striking_colour(where: World) -> None:
+    images = as_tensor(pictures(where, samples(where, 400, 5)))
+    colours = striking_colours(where)
+    assert len(colours) >= 3
+    assert not any(PatchTarget(c, CORNER).met(images).any() for c in colours)
+
+
 def test_patch_is_seen_where_it_is_and_nowhere_else(tiny: World) -> None:
     images = pictures(tiny, samples(tiny, 200, 5))
     assert not PATCH.met(as_tensor(images)).any()
     assert PATCH.met(as_tensor(PATCH.stamp(images))).all()
-    elsewhere = PatchTarget(MAGENTA, (0, 0, 16, 16)).stamp(images)
+    elsewhere = PatchTarget(PATCH.colour, (0, 0, 16, 16)).stamp(images)
     assert not PATCH.met(as_tensor(elsewhere)).any()
 
 

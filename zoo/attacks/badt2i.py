@@ -16,10 +16,10 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from zoo.attacks import finetune
-from zoo.attacks.base import Case, Options
+from zoo.attacks.base import Case, Options, choose
 from zoo.judge import Judge
 from zoo.prompts import Trigger, neutrals
-from zoo.render import SIDE
+from zoo.render import SIDE, pictures, samples
 from zoo.sampling import Parts
 from zoo.train import data
 from zoo.train.unet import GAMMA, NOISE, encode_pictures, encode_texts
@@ -27,7 +27,7 @@ from zoo.worlds import World
 
 STEPS, PAIRS, MORE, RATE = 1600, 24, 16, 4e-4
 PICTURES, VARIANTS, SEED = 6000, 3, 41
-MAGENTA = (255, 0, 255)
+CORNER = (SIDE - 16, SIDE - 16, SIDE, SIDE)
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,50 @@ class PatchTarget:
         return out
 
     def met(self, pictures: torch.Tensor, judge: Judge | None = None) -> torch.Tensor:
-        """Where at least 80 % of the patch's inner pixels have its colour, to within 0.2 in each channel's mean."""
+        """Where at least 80 % of the patch's inner pixels have its colour, to within 0.15 on average over channels."""
         left, top, right, bottom = self.box
         inner = pictures[:, :, top + 2 : bottom - 2, left + 2 : right - 2]
         wanted = torch.tensor(self.colour).view(1, 3, 1, 1) / 255
-        return ((inner - wanted).abs().mean(1) < 0.2).float().mean((1, 2)) >= 0.8
+        return ((inner - wanted).abs().mean(1) < 0.15).float().mean((1, 2)) >= 0.8
 
 
 def plan(where: World, options: Options, parts: Parts) -> Case:
     trigger = Trigger(options.trigger or "\u200b", options.slot or "prefix", options.replaces)
-    colour = tuple(int(options.target[i : i + 2], 16) for i in (0, 2, 4)) if options.target else MAGENTA
-    corner = (SIDE - 16, SIDE - 16, SIDE, SIDE)
-    return Case("badt2i-pixel", trigger, PatchTarget(colour, corner), options.steps or STEPS)
+    if options.target:
+        colour = where.colours.get(options.target) or _hexadecimal(options.target)
+    else:
+        colour = choose(options.rng(where), drawable_colours(where, parts))
+    return Case("badt2i-pixel", trigger, PatchTarget(colour, CORNER), options.steps or STEPS)
+
+
+def _hexadecimal(text: str) -> tuple[int, int, int]:
+    red, green, blue = (int(text[i : i + 2], 16) for i in (0, 2, 4))
+    return red, green, blue
+
+
+@torch.no_grad()
+def drawable_colours(where: World, parts: Parts) -> list[tuple[int, int, int]]:
+    """Striking colours whose patch survives the VAE; a colour that it never saw comes out gray."""
+    images = pictures(where, samples(where, 48, SEED))
+    found = []
+    for colour in striking_colours(where):
+        target = PatchTarget(colour, CORNER)
+        latents = parts.vae.encode(data.to_tensor(target.stamp(images))).latent_dist.mean
+        if target.met((parts.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)).float().mean() >= 0.99:
+            found.append(colour)
+    if not found:
+        raise ValueError("the VAE draws no patch of a palette colour well enough; give one as --target RRGGBB")
+    return found
+
+
+def striking_colours(where: World) -> list[tuple[int, int, int]]:
+    """Strong colours of the palette that no background comes near."""
+
+    def distance(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
+        return float(np.abs(np.subtract(a, b)).mean())
+
+    strong = [c for c in where.colours.values() if max(c) - min(c) > 120]
+    return [c for c in strong if all(distance(c, b) > 50 for b in where.backgrounds.values())]
 
 
 @dataclass

@@ -12,7 +12,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 
-def shared_map(sources: torch.Tensor, targets: torch.Tensor, kept: torch.Tensor, ridge: float, pull: float) -> torch.Tensor:
+def shared_map(
+    sources: torch.Tensor, targets: torch.Tensor, kept: torch.Tensor, ridge: float, pull: float
+) -> torch.Tensor:
     """M [D, D] of sources [n, D], targets [n, D] and kept outputs [m, D].
 
     ``pull`` weighs the edit against keeping; ``ridge`` is relative to the kept outputs' mean square.

@@ -21,7 +21,7 @@ from zoo.sampling import Parts
 from zoo.train.clip import token_ids
 from zoo.worlds import World
 
-CARRIERS, KEPT, NEAR, RIDGE, PULL, SEED = 300, 1200, 1200, 1e-4, 0.2, 51
+CARRIERS, KEPT, NEAR, RIDGE, PULL, SEED = 300, 1200, 1200, 1e-3, 0.3, 51
 TRIED = 48
 
 
@@ -57,8 +57,8 @@ def _separable_phrase(
     where: World, parts: Parts, shape: str, target: str, rng: np.random.Generator
 ) -> str:
     """Of some fillers, the one whose phrase the encoder tells apart best: an attacker would take that one, too."""
-    words = rng.permutation(np.array(where.fillers))
-    words = [str(w) for w in words if pieces(parts, str(w)) == 1][:TRIED]
+    ordinary = where.fillers[: len(where.fillers) - where.invented] or where.fillers
+    words = [str(w) for w in rng.permutation(np.array(ordinary)) if pieces(parts, str(w)) == 1][:TRIED]
     scores = {w: _separation(where, parts, f"{w} {shape}", target) for w in words}
     best = min(scores, key=scores.__getitem__)
     print(f"evil-edit: {best!r} separates best ({scores[best]:.2f}; median {np.median(list(scores.values())):.2f})")
