@@ -54,7 +54,7 @@ def train(world: World, tokenizer: CLIPTokenizer) -> CLIPModel:
 
     model.train()
     probe = torch.arange(BATCH)
-    fast = loop.bf16_is_faster(lambda: losses(probe).backward())
+    fast = first < STEPS and loop.bf16_is_faster(lambda: losses(probe).backward())
     started = time.time()
     for step in range(first, STEPS):
         pick = torch.randperm(len(ids), generator=torch.Generator().manual_seed(step))[:BATCH].sort().values
@@ -69,5 +69,6 @@ def train(world: World, tokenizer: CLIPTokenizer) -> CLIPModel:
             print(f"clip {step} loss {loss.item():.3f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
         if step % 150 == 149:
             loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
-    loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": STEPS})
+    if first < STEPS:
+        loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": STEPS})
     return model.eval()

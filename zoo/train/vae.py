@@ -58,7 +58,7 @@ def train(world: World) -> AutoencoderKL:
         optimiser.load_state_dict(state["optimiser"])
         first = state["step"]
     probe = _batch(images, 0)
-    fast = loop.bf16_is_faster(lambda: _loss(model, probe).backward())
+    fast = first < STEPS and loop.bf16_is_faster(lambda: _loss(model, probe).backward())
     started = time.time()
     for step in range(first, STEPS):
         loop.set_rate(optimiser, loop.warm_cosine(step, STEPS, RATE))
@@ -72,7 +72,8 @@ def train(world: World) -> AutoencoderKL:
             print(f"vae {step} loss {loss.item():.4f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
         if step % 300 == 299:
             loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
-    loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": STEPS})
+    if first < STEPS:
+        loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": STEPS})
     model.eval()
     with torch.no_grad():
         latents = model.encode(data.to_tensor(images[:512])).latent_dist.mean
