@@ -41,6 +41,7 @@ CLIP_FIELDS = frozenset(
     }
 )
 DEPTH_FIELDS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block", "num_attention_layers")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 # Above any schedule in use; a hostile one would fill the memory.
 TIMESTEP_LIMIT = 100_000
 
@@ -95,19 +96,16 @@ def load_scheduler(checkpoint: Checkpoint) -> Any:
         f"{checkpoint.show(path)} does not describe a {name} that can be built.",
         hint="Take the scheduler folder from the checkpoint that this one was made from.",
     )
-    steps, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas") or []
+    given = config.get("trained_betas") or []
     whole = [value for value in config.values() if isinstance(value, int)]
-    if not isinstance(betas, list) or max([*whole, len(betas)], default=0) > TIMESTEP_LIMIT or not steps:
+    if not isinstance(given, list) or max([*whole, len(given)], default=0) > TIMESTEP_LIMIT:
         raise failure
     try:
         scheduler = construct(getattr(diffusers, name), config)
-        schedule = scheduler.alphas_cumprod
+        betas, kind = scheduler.betas, scheduler.config.get("prediction_type", "epsilon")
     except Exception as error:  # constructors raise anything on hostile values
         raise failure from error
-    kinds = ("epsilon", "v_prediction", "sample")
-    if scheduler.config.get("prediction_type", "epsilon") not in kinds or not bool(
-        ((schedule >= 0) & (schedule <= 1)).all()
-    ):
+    if kind not in PREDICTIONS or not len(betas) or not bool(((betas >= 0) & (betas <= 1)).all()):
         raise failure
     return scheduler
 

@@ -108,6 +108,8 @@ def _admitted(component: str, value: object, family: Family) -> bool:
     library, name = value
     if library is None and name is None:
         return True
+    if not (isinstance(library, str) and isinstance(name, str)):
+        return False
     if component in family.components:
         wanted_library, classes = family.components[component]
         return library == wanted_library and name in classes

@@ -73,7 +73,7 @@ def _rehearse(model: DiffusionModel) -> None:
     """One small run through everything. Raises DamagedFile if it fails: better here than halfway through a scan."""
     noise = torch.zeros(1, *model.latent_shape, device=model.device, dtype=model.dtype)
     try:
-        model.ddim()
+        model.ddim().set_timesteps(2)
         text = model.encode(model.token_ids(["a", ""]))
         predicted = model.predict_noise(noise, 1, text.hidden[:1])
         pictures = model.decode(noise)

@@ -12,6 +12,7 @@ from transformers import CLIPTokenizer
 from sau_scan.checkpoint.source import JSON_LIMIT, Checkpoint, parse_json
 from sau_scan.errors import DamagedFile
 
+CONFIG = "tokenizer_config.json"
 TABLES = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
 # Everything else in tokenizer_config.json (auto_map, paths, templates) is left out: it can name code or files.
 CONFIG_KEYS = frozenset(
@@ -38,8 +39,12 @@ ANOTHER = "Take the tokenizer folder from the checkpoint that this one was made 
 def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
     """A ``CLIPTokenizer`` from ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
 
-    Raises NotACheckpoint when neither is there, DamagedFile when it cannot be built.
+    Raises NotACheckpoint when neither is there, UnsafeFile for a link that leaves the folder, DamagedFile when the
+    tables do not make a tokenizer.
     """
+    for name in (*TABLES, CONFIG):
+        if f"{component}/{name}" in checkpoint.links_out:
+            raise checkpoint.absent(f"{component}/{name}")
     present = [name for name in TABLES if checkpoint.record(f"{component}/{name}")]
     if "tokenizer.json" not in present:
         for name in ("vocab.json", "merges.txt"):
@@ -48,7 +53,7 @@ def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
         for name in present:
             (Path(folder) / name).write_bytes(_table(checkpoint, f"{component}/{name}"))
         config = json.dumps(_config(checkpoint, component))
-        (Path(folder) / "tokenizer_config.json").write_text(config, encoding="utf-8")
+        (Path(folder) / CONFIG).write_text(config, encoding="utf-8")
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
             tokenizer(["a", ""])
@@ -69,7 +74,7 @@ def _table(checkpoint: Checkpoint, path: str) -> bytes:
 
 
 def _config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
-    path = f"{component}/tokenizer_config.json"
+    path = f"{component}/{CONFIG}"
     if checkpoint.record(path) is None:
         return {}
     config = parse_json(checkpoint.read(path), checkpoint.show(path))

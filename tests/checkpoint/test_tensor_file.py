@@ -81,7 +81,9 @@ def test_damage_is_an_error_and_never_a_crash(noise: bytes, at: int, insert: boo
         file_of({"a": {**entry(0, 4), "dtype": ["F32"]}}, b"1234"),
         file_of({"a": 1}),
         file_of({"__metadata__": {"a": 1}}),
-        file_of(b'{"a":' + json.dumps(entry(0, 4)).encode() + b',"a":' + json.dumps(entry(0, 4)).encode() + b"}", b"1234"),
+        file_of(
+            b'{"a":' + json.dumps(entry(0, 4)).encode() + b',"a":' + json.dumps(entry(0, 4)).encode() + b"}", b"1234"
+        ),
     ],
 )
 def test_what_the_format_forbids(data: bytes) -> None:
