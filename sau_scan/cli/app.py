@@ -1,0 +1,252 @@
+"""The commands: parse -> call -> render -> exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sau_scan import __version__
+from sau_scan.cli import arguments as arg
+from sau_scan.cli import exits, outputs, parsing
+from sau_scan.cli.guard import guarded, guarded_early
+from sau_scan.cli.rules_command import rules_app
+from sau_scan.console import StderrProgress
+from sau_scan.errors import ConfigError, UsageError
+from sau_scan.findings import FixResult, ScanResult, Severity, escape
+from sau_scan.options import Budget, FixOptions, ScanOptions
+from sau_scan.reports import read_result
+
+app = typer.Typer(
+    name="sau-scan",
+    help="Finds hidden triggers in text-to-image checkpoints, shows why, and repairs them.",
+    epilog="Exit codes: 0 passed, 1 findings or not repaired, 2 usage, 3 incomplete, 4 internal error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(rules_app, name="rules")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # An early Ctrl-C, before a command's own guard, deserves the same one line.
+    with guarded_early():
+        app(prog_name="sau-scan")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        outputs.emit(f"sau-scan {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def detect(
+    model: arg.Model,
+    output: arg.Output = None,
+    format_: arg.Format = arg.FormatName.TEXT,
+    min_severity: arg.MinSeverity = Severity.INFO,
+    quiet: arg.Quiet = False,
+    debug: arg.Debug = False,
+    fail_on: arg.FailOn = Severity.HIGH,
+    min_coverage: arg.MinCoverage = "0",
+    exit_zero: arg.ExitZero = False,
+    declared_trigger: arg.Declared = None,
+    budget: arg.BudgetOption = Budget.STANDARD,
+    max_time: arg.MaxTime = None,
+    seed: arg.Seed = 0,
+    device: arg.Device = "cpu",
+    dtype: arg.Dtype = "auto",
+    rules: arg.Rules = None,
+    variant: arg.Variant = None,
+    fix: arg.Fix = False,
+    out: arg.Out = None,
+    method: arg.Method = "sau",
+    keep_failed: arg.KeepFailed = False,
+) -> None:
+    """Look for hidden triggers in MODEL."""
+    files = output or []
+    with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
+        gate = exits.Gate(fail_on, parsing.share(min_coverage), exit_zero)
+        options = ScanOptions(
+            budget=budget,
+            max_time=parsing.seconds(max_time),
+            min_coverage=gate.min_coverage,
+            declared_triggers=tuple(map(parsing.unescape, declared_trigger or ())),
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            rules=rules,
+            variant=variant,
+        )
+        if fix != (out is not None):
+            raise UsageError("--fix and --out belong together.", hint="Name a new folder: --fix --out DIR.")
+        outputs.check_outputs(files, model)
+        _quiet_libraries()
+        scanned = _detect(model, options, progress)
+        result: ScanResult | FixResult = scanned
+        if fix:
+            options_of_fix = FixOptions(out=out, method=method, keep_failed=keep_failed, scan=options)
+            result = _fix(model, options_of_fix, scanned, progress)
+        outcome = (
+            exits.after_detect_and_fix(result, gate)
+            if isinstance(result, FixResult)
+            else exits.after_detect(result, gate)
+        )
+        _finish(result, files, format_, min_severity, outcome, progress)
+
+
+@app.command()
+def fix(
+    model: arg.Model,
+    out: arg.Out = None,
+    from_: arg.From = None,
+    trigger: arg.TriggerText = None,
+    slot: arg.SlotOption = None,
+    replaces: arg.Replaces = None,
+    dry_run: arg.DryRun = False,
+    keep_failed: arg.KeepFailed = False,
+    method: arg.Method = "sau",
+    output: arg.Output = None,
+    format_: arg.Format = arg.FormatName.TEXT,
+    min_severity: arg.MinSeverity = Severity.INFO,
+    quiet: arg.Quiet = False,
+    debug: arg.Debug = False,
+    budget: arg.BudgetOption = Budget.STANDARD,
+    max_time: arg.MaxTime = None,
+    declared_trigger: arg.Declared = None,
+    seed: arg.Seed = 0,
+    device: arg.Device = "cpu",
+    dtype: arg.Dtype = "auto",
+    rules: arg.Rules = None,
+    variant: arg.Variant = None,
+) -> None:
+    """Remove triggers from MODEL's weights: write a repaired checkpoint to --out DIR, if it passes verification.
+
+    Without --from and --trigger it scans first.
+    """
+    files = output or []
+    with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
+        given = parsing.triggers(trigger or (), slot or (), replaces or ())
+        if given and from_ is not None:
+            raise UsageError("--from and --trigger exclude each other.", hint="Give one of them.")
+        if out is None and not dry_run:
+            raise UsageError("--out is missing; nothing is ever repaired in place.", hint="Name a new folder: --out DIR.")
+        report = _scan_report(from_) if from_ is not None else None
+        outputs.check_outputs(files, model)
+        options = ScanOptions(
+            budget=budget,
+            max_time=parsing.seconds(max_time),
+            declared_triggers=tuple(map(parsing.unescape, declared_trigger or ())),
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            rules=rules,
+            variant=variant,
+        )
+        repair = FixOptions(
+            out=out, triggers=given, dry_run=dry_run, keep_failed=keep_failed, method=method, scan=options
+        )
+        _quiet_libraries()
+        result = _fix(model, repair, report, progress)
+        _finish(result, files, format_, min_severity, exits.after_fix(result), progress)
+
+
+@app.command()
+def report(
+    result: arg.ReportFile,
+    format_: arg.Format = arg.FormatName.TEXT,
+    output: arg.Output = None,
+    min_severity: arg.MinSeverity = Severity.INFO,
+    debug: arg.Debug = False,
+) -> None:
+    """Show a saved JSON report in another format. Exits 0 whatever the report says."""
+    files = output or []
+    with guarded(debug=debug):
+        outputs.check_outputs(files, None)
+        loaded = read_result(result)
+        outputs.write_reports(loaded, files)
+        outputs.show(loaded, format_, min_severity)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="New folder for the report, the pictures and the repaired checkpoint.")
+    ] = Path("sau-scan-demo"),
+    quiet: arg.Quiet = False,
+    debug: arg.Debug = False,
+) -> None:
+    """Find, explain and repair the backdoored checkpoint that is embedded in sau-scan."""
+    with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
+        _quiet_libraries()
+        from sau_scan import demo as demonstration
+
+        done = demonstration.run(out, progress)
+        outcome = exits.after_demo(done.found, done.result)
+        _finish(done.result, [], arg.FormatName.TEXT, Severity.LOW, outcome, progress, written=done.files)
+
+
+def _detect(model: Path, options: ScanOptions, progress: StderrProgress) -> ScanResult:
+    from sau_scan import detect as run
+
+    return run(model, options, progress)
+
+
+def _fix(model: Path, options: FixOptions, found: ScanResult | None, progress: StderrProgress) -> FixResult:
+    from sau_scan import fix as run
+
+    return run(model, options, found, progress)
+
+
+def _scan_report(path: Path) -> ScanResult:
+    loaded = read_result(path)
+    if isinstance(loaded, ScanResult):
+        return loaded
+    raise ConfigError(
+        f"{escape(str(path))} is the report of a repair, not of a scan.",
+        hint="Give the report of: sau-scan detect MODEL --output report.json",
+    )
+
+
+def _finish(
+    result: ScanResult | FixResult,
+    files: list[Path],
+    format_: arg.FormatName,
+    min_severity: Severity,
+    outcome: exits.Exit,
+    progress: StderrProgress,
+    written: tuple[Path, ...] = (),
+) -> None:
+    """Files first: whoever closes the pipe early still has them."""
+    outputs.write_reports(result, files)
+    outputs.show(result, format_, min_severity)
+    names = [str(file) for file in (*files, *written)]
+    if names:
+        progress.line("wrote", "  ".join(names))
+    progress.line(f"exit {outcome.code}", outcome.reason)
+    raise typer.Exit(outcome.code)
+
+
+def _quiet_libraries() -> None:
+    """Before torch and transformers are imported: no chatter among the reports, and no network, ever."""
+    os.environ.update(
+        HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1"
+    )
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")

@@ -1,0 +1,121 @@
+"""The arguments and options of all commands, each with its help, once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sau_scan.findings import Severity, Slot
+from sau_scan.options import Budget
+
+
+class FormatName(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+
+
+_GATE = "Gate"
+_SCAN = "Scan"
+_REPORT = "Reports"
+_REPAIR = "Repair"
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a checkpoint in diffusers layout.")]
+ReportFile = Annotated[Path, typer.Argument(metavar="RESULT.json", help="A report written with --output FILE.json.")]
+
+Output = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", rich_help_panel=_REPORT,
+        help="Also write a report to FILE; .json, .sarif or .txt says in which format. Repeatable.",
+    ),
+]  # fmt: skip
+Format = Annotated[
+    FormatName, typer.Option("--format", "-f", rich_help_panel=_REPORT, help="Format of the report on stdout.")
+]
+MinSeverity = Annotated[
+    Severity,
+    typer.Option(rich_help_panel=_REPORT, help="Show no findings below this in text; the gate is --fail-on."),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", rich_help_panel=_REPORT, help="No progress, plan or notes on stderr.")
+]
+Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=_REPORT, help="Show the traceback of an error.")]
+
+FailOn = Annotated[Severity, typer.Option(rich_help_panel=_GATE, help="Exit 1 for findings at or above this.")]
+MinCoverage = Annotated[
+    str,
+    typer.Option(
+        metavar="P", rich_help_panel=_GATE, help="Exit 3 when less than P percent of all candidates were probed."
+    ),
+]
+ExitZero = Annotated[
+    bool, typer.Option("--exit-zero", rich_help_panel=_GATE, help="Findings do not change the exit code.")
+]
+Declared = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--declared-trigger", metavar="TEXT", rich_help_panel=_GATE,
+        help="A trigger that the owner put there on purpose; reported as info. Repeatable.",
+    ),
+]  # fmt: skip
+
+BudgetOption = Annotated[
+    Budget, typer.Option("--budget", rich_help_panel=_SCAN, help="How much the scan may cost in UNet passes.")
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(metavar="T", rich_help_panel=_SCAN, help="Plan no more than fits into 90s, 4m, 1h30m."),
+]
+Seed = Annotated[int, typer.Option(min=0, rich_help_panel=_SCAN, help="Seed of all noise.")]
+Device = Annotated[str, typer.Option(metavar="D", rich_help_panel=_SCAN, help="cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    str, typer.Option(metavar="T", rich_help_panel=_SCAN, help="auto, float32, float16 or bfloat16.")
+]
+Rules = Annotated[
+    Path | None, typer.Option(metavar="DIR", rich_help_panel=_SCAN, help="Rules to use instead of those shipped.")
+]
+Variant = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", rich_help_panel=_SCAN, help="Scan the weights of this variant, such as fp16."),
+]
+
+Fix = Annotated[bool, typer.Option("--fix", rich_help_panel=_REPAIR, help="Repair what is found; needs --out.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", rich_help_panel=_REPAIR, help="New folder for the repaired checkpoint."),
+]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", metavar="REPORT.json", rich_help_panel=_REPAIR, help="Repair what this report of detect found."
+    ),
+]
+TriggerText = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trigger", metavar="TEXT", rich_help_panel=_REPAIR,
+        help=r"Repair this trigger; escapes such as \u200b are understood. Repeatable.",
+    ),
+]  # fmt: skip
+SlotOption = Annotated[
+    list[Slot] | None,
+    typer.Option("--slot", rich_help_panel=_REPAIR, help="Where the trigger goes: one for all, or one for each."),
+]
+Replaces = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LETTER", rich_help_panel=_REPAIR, help="The letter it stands for (--slot replace)."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", rich_help_panel=_REPAIR, help="Print the plan, tensor by tensor; write nothing.")
+]
+KeepFailed = Annotated[
+    bool,
+    typer.Option(
+        "--keep-failed", rich_help_panel=_REPAIR, help="Keep a repair that was not verified, in DIR, marked as such."
+    ),
+]
+Method = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=_REPAIR, help="Way of repair.")]

@@ -1,0 +1,100 @@
+"""From exceptions to one paragraph and an exit code: what, why, what to do; never a traceback unless asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from sau_scan.cli.exits import Code
+from sau_scan.errors import SauScanError, UsageError
+from sau_scan.reports.words import safe
+
+_INDENT = " " * 7
+
+
+@contextmanager
+def guarded(*, debug: bool = False) -> Iterator[None]:
+    """Runs the body of a command; leaves through ``typer.Exit`` whatever happens in it."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        _say("\ninterrupted: nothing was left half-written, and the input is untouched.")
+        raise typer.Exit(Code.INTERRUPTED) from None
+    except SauScanError as error:
+        _report(error, debug)
+        raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        # Whoever read our output has had enough; outputs.show() deals with the usual case.
+        silence_stdout()
+        raise typer.Exit(Code.INTERNAL) from None
+    except MemoryError as error:
+        _report(_OutOfMemory(), debug, error)
+        raise typer.Exit(Code.INCOMPLETE) from None
+    except Exception as error:  # the last line of defence: anything that gets here is a bug
+        _report(_Bug(error), debug, error)
+        raise typer.Exit(Code.INTERNAL) from None
+
+
+@contextmanager
+def guarded_early() -> Iterator[None]:
+    """Around the whole process: an interrupt before or after a command's own guard, which knows how to say it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(Code.INTERRUPTED)
+
+
+class _OutOfMemory(SauScanError):
+    def __init__(self) -> None:
+        super().__init__("The memory does not suffice for this model.", hint="Try --dtype float16, or a larger machine.")
+
+
+class _Bug(SauScanError):
+    def __init__(self, error: Exception) -> None:
+        words = " ".join(str(error).split())[:300]
+        super().__init__(
+            f"internal error: {type(error).__name__}: {words}. This is a fault of sau-scan, and nothing is known about "
+            "the model.",
+            hint="Run it again with --debug and report what it prints.",
+        )
+
+
+def _report(error: SauScanError, debug: bool, cause: BaseException | None = None) -> None:
+    if debug:
+        _say("\n".join(map(safe, "".join(traceback.format_exception(cause or error)).splitlines())))
+    what = textwrap.wrap(
+        f"error: {safe(str(error))}", 80, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+    )
+    do = textwrap.wrap(
+        safe(error.hint), 80, initial_indent=_INDENT, subsequent_indent=_INDENT, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    _say("\n".join([*what, *do]))
+    if isinstance(error, UsageError) and not debug:
+        _say(f"{_INDENT}sau-scan --help lists commands and options.")
+    _say(f"exit {error.exit_code}")
+
+
+def _say(text: str) -> None:
+    """Writes to stderr; a closed stderr is no reason to fail differently."""
+    try:
+        print(text, file=sys.stderr)  # noqa: T201
+    except OSError:
+        pass
+
+
+def silence_stdout() -> None:
+    """After a broken pipe: the interpreter's flush at exit must not complain a second time."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass

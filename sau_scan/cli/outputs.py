@@ -1,0 +1,118 @@
+"""Where reports go: stdout in one format, files by their ending, written atomically."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from sau_scan.cli.guard import silence_stdout
+from sau_scan.console import stdout_console
+from sau_scan.errors import UsageError, WriteError
+from sau_scan.findings import FixResult, ScanResult, Severity, escape
+from sau_scan.reports import FORMATS
+from sau_scan.reports.text import build
+
+Renderer = Callable[[ScanResult | FixResult], str]
+
+
+def renderer_for(file: Path) -> Renderer:
+    """The format that the file's ending names. Raises UsageError."""
+    for known in FORMATS:
+        if file.suffix.lower() == known.ending:
+            return known.render
+    endings = ", ".join(known.ending for known in FORMATS)
+    raise UsageError(
+        f"--output {escape(str(file))}: the ending names no report format.", hint=f"Use a name ending in {endings}."
+    )
+
+
+def check_outputs(files: Sequence[Path], model: Path | None) -> None:
+    """Fails before the long work rather than after it. Raises UsageError or WriteError."""
+    for file in files:
+        renderer_for(file)
+        shown = escape(str(file))
+        if file.is_dir():
+            raise UsageError(f"--output {shown} is a folder.", hint="Name a file in it.")
+        parent = file.absolute().parent
+        if not parent.is_dir():
+            raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise WriteError(f"{escape(str(parent))} cannot be written to.", hint="Check its permissions.")
+        # A report inside the checkpoint would change what was scanned.
+        if model is not None and file.resolve().is_relative_to(model.resolve()):
+            raise UsageError(f"--output {shown} lies inside the model.", hint="Name a file outside its folder.")
+
+
+def write_reports(result: ScanResult | FixResult, files: Sequence[Path]) -> None:
+    for file in files:
+        write_atomically(file, renderer_for(file)(result).encode("utf-8"))
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """``content`` under this name, whole or not at all. Raises WriteError."""
+    draft: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.absolute().parent)
+        draft = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.chmod(0o666 & ~_umask())
+        draft.replace(file)
+    except BaseException as error:  # an interrupt, too, must leave no draft behind
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _failed(file, error) from error
+        raise
+
+
+def show(result: ScanResult | FixResult, format_name: str, min_severity: Severity) -> None:
+    """The report on stdout. A reader that closes the pipe early changes nothing else, the exit code included."""
+    if format_name == "text":
+        print_rich(build(result, min_severity=min_severity))
+        return
+    emit(next(known.render for known in FORMATS if known.name == format_name)(result))
+
+
+def print_rich(content: RenderableType) -> None:
+    console = stdout_console(sys.stdout)
+    # By way of a string: rich itself leaves the process with exit code 1 on a broken pipe.
+    with console.capture() as capture:
+        console.print(content)
+    text = capture.get()
+    # Padding is for terminals; in a file it is noise.
+    emit(text if console.is_terminal else "".join(row.rstrip() + "\n" for row in text.splitlines()))
+
+
+def emit(text: str) -> None:
+    try:
+        # A terminal that cannot show a box must not stop the report.
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+    except OSError as error:
+        raise _failed(Path("the standard output"), error) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _failed(file: Path, error: OSError) -> WriteError:
+    shown = escape(str(file))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return WriteError(f"The disk is full; {shown} was not written.", hint="Free some space and run it again.")
+    return WriteError(f"{shown} could not be written: {error.strerror or error}.", hint="Check permissions and the disk.")

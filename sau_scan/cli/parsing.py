@@ -1,0 +1,88 @@
+"""From what is typed to values: durations, shares, triggers. Raises UsageError with what would be right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from sau_scan.errors import UsageError
+from sau_scan.findings import Slot, Trigger, escape
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?")
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)?", re.DOTALL)
+_SHORT = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"'}
+
+
+def seconds(text: str | None) -> float | None:
+    """``90``, ``90s``, ``4m``, ``1h30m`` in seconds."""
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+    if match is None or not any(match.groups()):
+        raise UsageError(f"--max-time {escape(text)} is not a time.", hint="Write 90s, 4m or 1h30m.")
+    total = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+    if total <= 0:
+        raise UsageError("--max-time leaves no time.", hint="Write 90s, 4m or 1h30m.")
+    return total
+
+
+def share(text: str) -> float:
+    """``95``, ``95%`` and ``0.95`` all mean 95 %, for a gate must not become lax by a spelling; ``1`` means all."""
+    stripped = text.strip()
+    bare = stripped.removesuffix("%").strip()
+    try:
+        value = float(bare)
+    except ValueError:
+        value = -1.0
+    if bare != stripped or value > 1:
+        value /= 100
+    if not 0 <= value <= 1:
+        raise UsageError(f"--min-coverage {escape(text)} is not a share.", hint="Write a percentage from 0 to 100.")
+    return value
+
+
+def unescape(text: str) -> str:
+    r"""What reports show as ``\u200b`` is the character again; ``\\`` is a backslash."""
+
+    def one(match: re.Match[str]) -> str:
+        code = match[1] or ""
+        if code in _SHORT:
+            return _SHORT[code]
+        number = int(code[1:], 16) if len(code) > 1 else -1
+        if not 0 <= number <= 0x10FFFF or 0xD800 <= number <= 0xDFFF:
+            raise UsageError(
+                f"--trigger {escape(text)}: {escape(match[0])} is not an escape sequence.",
+                hint=r"Write \u200b, \U0001f600, \x7f, or \\ for a backslash.",
+            )
+        return chr(number)
+
+    return _ESCAPE.sub(one, text)
+
+
+def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str]) -> tuple[Trigger, ...]:
+    """One trigger for each text. One slot counts for all; ``replaces`` goes, in order, to those that replace."""
+    if not texts:
+        if slots or replaces:
+            raise UsageError("--slot and --replaces say where a --trigger goes, and there is none.", hint="Add --trigger.")
+        return ()
+    if len(slots) not in (0, 1, len(texts)):
+        raise UsageError(
+            f"{len(texts)} --trigger but {len(slots)} --slot.", hint="Give one --slot for all, or one for each trigger."
+        )
+    each = list(slots or [Slot.PREFIX])
+    each = each * len(texts) if len(each) == 1 else each
+    replacing = sum(slot is Slot.REPLACE for slot in each)
+    if len(replaces) != replacing and not (len(replaces) == 1 and replacing):
+        raise UsageError(
+            f"{replacing} of the triggers replace a letter, but {len(replaces)} --replaces are given.",
+            hint="Give --replaces LETTER with each --slot replace, and with no other.",
+        )
+    letters = iter(list(replaces) * (replacing if len(replaces) == 1 else 1))
+    return tuple(_trigger(text, slot, letters) for text, slot in zip(texts, each, strict=True))
+
+
+def _trigger(text: str, slot: Slot, letters: Iterator[str]) -> Trigger:
+    decoded = unescape(text)
+    if not decoded:
+        raise UsageError("--trigger is empty.", hint="Give the text that is inserted into prompts.")
+    return Trigger(text=decoded, slot=slot, replaces=unescape(next(letters)) if slot is Slot.REPLACE else None)

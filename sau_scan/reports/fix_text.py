@@ -1,0 +1,121 @@
+"""The report of a repair, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from sau_scan.findings import Check, FixResult, Kind, RepairSummary, ScanResult, Severity, Trigger
+from sau_scan.reports.coverage_text import cost_text
+from sau_scan.reports.layout import WIDTH, field, header
+from sau_scan.reports.scan_text import component_name, scan_parts
+from sau_scan.reports.words import count, number, percent, place, quoted, safe
+
+_TENSORS_SHOWN = 40
+
+
+def fix_parts(result: FixResult, min_severity: Severity = Severity.INFO) -> Iterator[RenderableType]:
+    """Plan, checks, outcome, before and after; then the report of the scan that the outcome rests on."""
+    model = result.before.model if result.before is not None else None
+    yield header(f"sau-scan {result.tool_version}", *((model.path, model.family) if model else ()))
+    if result.repair is not None:
+        yield from _repair(result.repair, in_detail=result.dry_run)
+    if result.verification is not None:
+        yield field("verify", _checks(result.verification.checks))
+    yield _outcome(result)
+    yield _comparison(result)
+    final = result.after if result.after is not None else result.before
+    if final is not None:
+        yield Text()
+        yield Text("scan after the repair" if result.after is not None else "scan", "bold")
+        yield from scan_parts(final, min_severity)
+
+
+def _repair(repair: RepairSummary, *, in_detail: bool) -> Iterator[RenderableType]:
+    yield field("located", safe(repair.located))
+    for step in repair.steps:
+        target = f" against {quoted(step.trigger)} {place(step.trigger)}" if step.trigger else ""
+        note = f" · {safe(step.note)}" if step.note else ""
+        change = f", moved by {percent(step.relative_change)}" if step.relative_change else ""
+        yield field(
+            "repair",
+            f"{safe(step.method)} on {count(len(step.tensors), 'tensor')} of the {component_name(step.component)}"
+            f"{target}{change}{note}",
+        )
+        shown = step.tensors if in_detail else ()
+        for tensor in shown[:_TENSORS_SHOWN]:
+            yield field("", f"{safe(tensor.path)} · {safe(tensor.tensor or 'all')}")
+        if len(shown) > _TENSORS_SHOWN:
+            yield field("", f"and {len(shown) - _TENSORS_SHOWN} more; --format json lists all")
+    yield field("cost", cost_text(repair.cost))
+
+
+def _checks(checks: tuple[Check, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for name in ("before", "after", "limit"):
+        table.add_column(name, justify="right", no_wrap=True, header_style="dim")
+    for check in checks:
+        note = f" ({safe(check.note)})" if check.note else ""
+        mark = Text("✓ passed", "green") if check.passed else Text("✗ FAILED", "bold red")
+        values = (number(value) if value is not None else "" for value in (check.before, check.after, check.limit))
+        table.add_row(mark, safe(check.name) + note, *values)
+    return table
+
+
+def _outcome(result: FixResult) -> Panel:
+    word, style, rest = _outcome_words(result)
+    return Panel(
+        Text.assemble((word, style), " ", rest, overflow="fold"), box=box.ROUNDED, border_style=style, width=WIDTH - 4
+    )
+
+
+def _outcome_words(result: FixResult) -> tuple[str, str, str]:
+    reason = safe(result.reason)
+    if result.published is not None:
+        return "REPAIRED", "bold green", f"and published: {safe(result.published)}"
+    if result.nothing_to_repair:
+        return "NOTHING TO REPAIR", "green", "  " + (reason or "no trigger was found")
+    if result.dry_run:
+        return "PLANNED", "cyan", "  nothing was written; run it without --dry-run to repair"
+    return "NOT PUBLISHED", "bold red", "  " + (reason or "the repair did not pass its verification")
+
+
+def _comparison(result: FixResult) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", width=11)
+    table.add_column("before", overflow="fold")
+    table.add_column("after", overflow="fold")
+    table.add_row("  verdict", _verdict(result.before), _verdict(result.after))
+    table.add_row("  triggers", _triggers(result.before), _triggers(result.after))
+    if result.repair is not None and not result.dry_run:
+        repair = result.repair
+        files = repair.files_changed
+        table.add_row(
+            "  changed",
+            "–",
+            f"{repair.tensors_changed:,} of {count(repair.tensors_total, 'tensor')}; {repair.files_identical} of "
+            f"{count(repair.files_identical + len(files), 'file')} byte-identical",
+        )
+    return table
+
+
+def _verdict(scan: ScanResult | None) -> str:
+    return "not scanned" if scan is None else str(scan.verdict)
+
+
+def _triggers(scan: ScanResult | None) -> str:
+    if scan is None:
+        return "–"
+    found: list[Trigger] = [
+        f.trigger
+        for f in scan.findings
+        if f.trigger is not None and f.kind is Kind.TRIGGER and f.severity.rank >= Severity.HIGH.rank
+    ]
+    return ", ".join(f"{quoted(trigger)} {place(trigger)}" for trigger in found[:3]) or "none"
