@@ -1,0 +1,71 @@
+"""A patched copy that is examined before it takes its final place."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sau_scan.checkpoint.patch import WeightPatch
+from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.writer import check_out, write_patched
+from sau_scan.errors import WriteError
+from sau_scan.findings import escape
+
+
+class Draft:
+    """Context manager: ``path`` is a patched copy beside ``out``, which is removed at the end unless published.
+
+    Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, patch: WeightPatch, out: Path) -> None:
+        self.checkpoint, self.patch, self.out = checkpoint, patch, out
+        self.path = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
+
+    def __enter__(self) -> Self:
+        check_out(self.checkpoint.root, self.out)
+        write_patched(self.checkpoint, self.patch, self.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def publish(self, extra_files: Mapping[str, bytes]) -> Path:
+        """Adds ``extra_files`` (name in the folder -> content) and moves the draft to its place, in one step."""
+        check_out(self.checkpoint.root, self.out)
+        try:
+            for name, content in extra_files.items():
+                _write(self.path / name, content)
+            _sync(self.path)
+            self.path.rename(self.out.resolve())
+            _sync(self.out.resolve().parent)
+        except OSError as error:
+            raise WriteError(
+                f"{escape(str(self.out))} could not be written: {error.strerror or error}.",
+                hint="Check permissions and free space, then repair again.",
+            ) from error
+        return self.out
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # network file systems cannot sync folders
+        pass
+    finally:
+        os.close(descriptor)

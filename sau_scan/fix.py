@@ -1,0 +1,185 @@
+"""Repairs a checkpoint: finds triggers, locates their effect, plans new weights, writes, verifies, publishes."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sau_scan import __version__
+from sau_scan.checkpoint.drafts import Draft
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
+from sau_scan.checkpoint.writer import check_out
+from sau_scan.errors import ConfigError, UsageError
+from sau_scan.findings import Cost, FixResult, ScanResult, Trigger, escape
+from sau_scan.options import FixOptions, Progress, Silent
+from sau_scan.probes.carriers import sort_words
+from sau_scan.repairs.campaign import Campaign
+from sau_scan.repairs.pictures import Clean
+from sau_scan.repairs.prompts import HELD_OUT
+from sau_scan.repairs.registry import METHODS
+from sau_scan.rules import load_rules
+from sau_scan.scan import detect
+from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify
+
+PROVENANCE = "sau-scan-provenance.json"
+FAILED = "SAU-SCAN-VERIFICATION-FAILED.json"
+# Re-scans that may still find something else; more would mean that repairing does not converge.
+ROUNDS = 3
+
+
+def fix(
+    path: Path | str,
+    options: FixOptions,
+    report: ScanResult | None = None,
+    progress: Progress | None = None,
+) -> FixResult:
+    """Repairs the checkpoint at ``path`` into ``options.out`` and says how it went.
+
+    Triggers come from ``options``, else from ``report`` (which must be of these very files), else from a scan.
+    Raises UsageError, ConfigError, CheckpointError, WriteError or TriggerHasNoEffect; then, as whenever nothing is
+    published, no output is left (``keep_failed``: it is left, marked).
+    """
+    progress = progress or Silent()
+    _check_options(options)
+    checkpoint = open_checkpoint(path, variant=options.scan.variant)
+    if options.out is not None:
+        check_out(checkpoint.root, options.out)
+    if report is not None:
+        _check_report(report, checkpoint)
+    before = report
+    if before is None and not options.triggers:
+        before = detect(Path(path), options.scan, progress)
+    found = triggers_in(before) if before is not None else ()
+    triggers = options.triggers or tuple(f.trigger for f in found if f.trigger is not None)
+    if not triggers:
+        reason = "no trigger of severity high or more was found"
+        return FixResult(tool_version=__version__, before=before, reason=reason, nothing_to_repair=True)
+    return _Run.of(checkpoint, options, before, progress).until_clean(triggers)
+
+
+def _check_options(options: FixOptions) -> None:
+    if options.method not in METHODS:
+        raise UsageError(f"Unknown method {options.method!a}.", hint=f"Use one of: {', '.join(METHODS)}.")
+    if options.out is None and not options.dry_run:
+        raise UsageError("There is no place to write to.", hint="Name a new folder with --out, or use --dry-run.")
+
+
+def _check_report(report: ScanResult, checkpoint: Checkpoint) -> None:
+    """The report must be of these very files: another model would be repaired of what it does not have."""
+    reported = {f.path: f.sha256 for f in report.model.files if "/" in f.path}
+    here = {r.path: r.sha256 for r in checkpoint.records if "/" in r.path}
+    if reported != here:
+        shown = escape(str(checkpoint.root))
+        raise ConfigError(
+            f"The report is of other files than those in {shown}.",
+            hint=f"Scan this checkpoint: sau-scan detect {shown} --output report.json",
+        )
+
+
+@dataclass
+class _Run:
+    """One run of ``fix``, from the moment when it is known what to repair."""
+
+    checkpoint: Checkpoint
+    options: FixOptions
+    before: ScanResult | None
+    progress: Progress
+    campaign: Campaign
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, options: FixOptions, before: ScanResult | None, progress: Progress) -> _Run:
+        started, scan = time.monotonic(), options.scan
+        # Repairs add up small steps, which half precision would round away.
+        model = load_model(checkpoint, device=scan.device, dtype="float32")
+        words = sort_words(model, scan.seed)
+        campaign = Campaign(model, options.method, words, load_rules(scan.rules), scan.seed, progress)
+        return cls(checkpoint, options, before, progress, campaign, started)
+
+    def until_clean(self, triggers: tuple[Trigger, ...]) -> FixResult:
+        """Repairs, verifies, and repairs what the re-scan finds beside; at most ``ROUNDS`` times."""
+        wanted, given, clean = triggers, bool(self.options.triggers), None
+        for rounds_left in reversed(range(ROUNDS)):
+            for trigger in wanted:
+                self.campaign.repair(trigger, given=given, once=self.options.dry_run)
+            if self.options.dry_run:
+                return self._result(reason="planned only; nothing was written")
+            clean = clean or self._clean()
+            result, wanted = self._examine(clean, last=rounds_left == 0)
+            if result is not None:
+                return result
+            given = False
+        raise AssertionError("the last round has a result")
+
+    def _clean(self) -> Clean:
+        texts = self.campaign.cases[0].source.keep(CLEAN_PROMPTS, HELD_OUT)
+        return Clean.of(self.campaign.model, texts, self.campaign.counter, self.options.scan.seed)
+
+    def _examine(self, clean: Clean, *, last: bool) -> tuple[FixResult | None, tuple[Trigger, ...]]:
+        """Writes and verifies a draft. The result, or the triggers that another round should remove."""
+        out, scan, cases = self.options.out, self.options.scan, self.campaign.cases
+        assert out is not None
+        with Draft(self.checkpoint, self.campaign.patch, out) as draft:
+            outcome = verify(draft.path, cases, clean, scan, self.progress, self.campaign.counter, detect)
+            if outcome.verification.passed:
+                draft.publish({PROVENANCE: self._record(outcome, draft.path)})
+                return self._result(outcome, published=str(out)), ()
+            known = {case.trigger for case in cases}
+            fresh = tuple(f.trigger for f in outcome.new if f.trigger is not None and f.trigger not in known)
+            if fresh and not last:
+                return None, fresh
+            reason = _why(outcome)
+            if self.options.keep_failed:
+                draft.publish({FAILED: self._record(outcome, draft.path)})
+                reason += f"; kept in {escape(str(out))}, marked by {FAILED}"
+            return self._result(outcome, reason=reason), ()
+
+    def _result(self, outcome: Outcome | None = None, *, published: str | None = None, reason: str = "") -> FixResult:
+        counter = self.campaign.counter
+        seconds = round(time.monotonic() - self.started, 1)
+        cost = Cost(text_passes=counter.text, unet_passes=counter.unet, seconds=seconds)
+        return FixResult(
+            tool_version=__version__,
+            before=self.before,
+            after=_at(outcome.after, self.options.out) if outcome else None,
+            repair=self.campaign.summary().model_copy(update={"cost": cost}),
+            verification=outcome.verification if outcome else None,
+            published=published,
+            reason=reason,
+            dry_run=self.options.dry_run,
+        )
+
+    def _record(self, outcome: Outcome, draft: Path) -> bytes:
+        """What a later reader of the folder needs to know; the same for the same repair."""
+        repair, options = self.campaign.summary(), self.options
+        after = {r.path: r.sha256 for r in open_checkpoint(draft, variant=options.scan.variant).records}
+        data = {
+            "tool": f"sau-scan {__version__}",
+            "verified": outcome.verification.passed,
+            "method": options.method,
+            "seed": options.scan.seed,
+            "triggers": [case.trigger.model_dump(mode="json") for case in self.campaign.cases],
+            "repair": repair.model_dump(mode="json", exclude={"cost"}),
+            "files": {r.path: {"before": r.sha256, "after": after.get(r.path)} for r in self.checkpoint.records},
+            "verification": outcome.verification.model_dump(mode="json"),
+        }
+        return (json.dumps(data, indent=2) + "\n").encode()
+
+
+def _at(scan: ScanResult | None, out: Path | None) -> ScanResult | None:
+    """A scan of the draft, told as one of the place that the draft goes to."""
+    if scan is None or out is None:
+        return scan
+    draft, findings = scan.model.path, scan.findings
+    moved = tuple(f.model_copy(update={"next_step": f.next_step.replace(draft, str(out))}) for f in findings)
+    model = scan.model.model_copy(update={"path": str(out)})
+    return scan.model_copy(update={"model": model, "findings": moved})
+
+
+def _why(outcome: Outcome) -> str:
+    failed = [check for check in outcome.verification.checks if not check.passed]
+    told = [f"{c.name}: {c.after or 0:.3g}, limit {c.limit or 0:.3g}" for c in failed]
+    return "not verified: " + "; ".join(told)

@@ -1,0 +1,1 @@
+"""Repairs: where a trigger's effect lives, and weight patches that undo it. Nothing here writes files."""

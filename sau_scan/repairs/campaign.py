@@ -1,0 +1,97 @@
+"""All repairs of one run: a growing patch, and what it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.patch import WeightPatch
+from sau_scan.findings import Location, RepairStep, RepairSummary, Trigger
+from sau_scan.options import Progress
+from sau_scan.probes.carriers import Words
+from sau_scan.probes.runner import Counter
+from sau_scan.repairs.base import Bench, Effort, Repair, relative_change, with_patch
+from sau_scan.repairs.case import Case
+from sau_scan.repairs.locate import locate
+from sau_scan.repairs.prompts import PromptSource
+from sau_scan.repairs.registry import ladder
+from sau_scan.rules import Rule
+
+Attempt = tuple[Repair, ...]
+
+
+@dataclass
+class Campaign:
+    """Repairs triggers of ``model`` one after the other, each on top of the patch so far."""
+
+    model: DiffusionModel
+    method: str
+    words: Words
+    rules: tuple[Rule, ...]
+    seed: int
+    progress: Progress
+    effort: Effort = field(default_factory=Effort)
+    counter: Counter = field(default_factory=Counter)
+    patch: WeightPatch = field(default_factory=WeightPatch)
+    cases: list[Case] = field(default_factory=list)
+    located: list[str] = field(default_factory=list)
+    steps: list[RepairStep] = field(default_factory=list)
+
+    def repair(self, trigger: Trigger, *, given: bool = False, once: bool = False) -> None:
+        """Adds to the patch what removes ``trigger``: attempt by attempt, until it is gone from the model in memory.
+
+        ``given``: by the user, so that it must be shown to act; ``once``: stop after the first attempt.
+        Raises TriggerHasNoEffect.
+        """
+        current = with_patch(self.model, self.patch)
+        source = PromptSource(current, trigger, self.words, self.rules, self.seed)
+        self.progress.stage("locate", 1)
+        case = Case.of(current, source, self.counter, self.seed)
+        if given:
+            case.require_effect()
+        found = locate(current, case.probe, case.reaction, self.counter)
+        self.progress.done(found.sentence)
+        self.cases.append(case)
+        self.located.append(found.sentence)
+        attempts = ladder(self.method, found.component)
+        self.progress.plan(self._plan(trigger, attempts))
+        bench = Bench(current, current, source, self.effort, self.seed, self.progress, self.counter)
+        for attempt in attempts:
+            self._try(attempt, trigger, bench)
+            if once or all(check.passed for check in case.checks(bench.model, self.counter)):
+                return
+
+    def _try(self, attempt: Attempt, trigger: Trigger, bench: Bench) -> None:
+        for repair in attempt:
+            planned = repair.plan(bench)
+            step = RepairStep(
+                method=repair.id,
+                component=repair.component,
+                trigger=trigger,
+                tensors=tuple(Location(path=ref.file, tensor=ref.name) for ref in sorted(planned.tensors)),
+                relative_change=relative_change(bench.model, planned),
+            )
+            self.steps.append(step)
+            self.patch = self.patch.merge(planned)
+            bench.model = with_patch(bench.model, planned)
+            self.progress.done(f"{len(step.tensors):,} tensors moved by {step.relative_change:.1%}")
+
+    def _plan(self, trigger: Trigger, attempts: tuple[Attempt, ...]) -> str:
+        first, *later = (" and ".join(repair.summary for repair in attempt) for attempt in attempts)
+        passes = [sum(repair.passes(self.effort) for repair in attempt) for attempt in attempts]
+        text = f'"{trigger.escaped}": {first}; {passes[0]:,} UNet passes'
+        if later:
+            text += f"; if that is not enough: {', then '.join(later)}; up to {sum(passes):,} passes"
+        return text
+
+    def summary(self) -> RepairSummary:
+        """What was done so far; ``cost`` without seconds."""
+        changed = tuple(sorted({ref.file for ref in self.patch.tensors}))
+        return RepairSummary(
+            located="; ".join(dict.fromkeys(self.located)),
+            steps=tuple(self.steps),
+            tensors_changed=len(self.patch.tensors),
+            tensors_total=len(self.model.disk),
+            files_changed=changed,
+            files_identical=len(self.model.checkpoint.records) - len(changed),
+        )

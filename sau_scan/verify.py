@@ -1,0 +1,90 @@
+"""Whether a repair may be published: the written checkpoint is loaded from disk, measured, and scanned again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.findings import Check, Finding, Kind, ScanResult, Severity, Verification
+from sau_scan.options import Progress, ScanOptions
+from sau_scan.probes.runner import Counter
+from sau_scan.repairs.case import Case
+from sau_scan.repairs.pictures import Clean
+
+# Mean square by which clean pictures may move, relative to pictures of different prompts from the same noise. Adding a
+# harmless word moves them many times farther, so pictures within it keep what they show.
+DRIFT_BUDGET = 0.02
+CLEAN_PROMPTS = 32
+
+Detect = Callable[[Path, ScanOptions, Progress], ScanResult]
+
+
+def drift_check(clean: Clean, model: DiffusionModel, counter: Counter) -> Check:
+    """Whether clean pictures stayed what they were."""
+    moved = clean.drift(model, counter)
+    return Check(
+        name="clean pictures moved",
+        before=0.0,
+        after=moved,
+        limit=DRIFT_BUDGET,
+        passed=moved <= DRIFT_BUDGET,
+        note=f"{len(clean.texts)} held-out prompts at equal noise, relative to the distance between prompts",
+    )
+
+
+def triggers_in(result: ScanResult) -> tuple[Finding, ...]:
+    """Findings that a repair has to remove: triggers of severity high or more that nobody declared."""
+    return tuple(
+        f
+        for f in result.findings
+        if f.kind is Kind.TRIGGER and f.trigger is not None and not f.declared and f.severity.rank >= Severity.HIGH.rank
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``verification``: all checks; ``after``: the re-scan, if it was reached; ``new``: triggers that it found."""
+
+    verification: Verification
+    after: ScanResult | None = None
+    new: tuple[Finding, ...] = ()
+
+
+def verify(
+    folder: Path,
+    cases: Sequence[Case],
+    clean: Clean,
+    options: ScanOptions,
+    progress: Progress,
+    counter: Counter,
+    detect: Detect,
+) -> Outcome:
+    """Examines the checkpoint in ``folder``, read back from disk. The re-scan comes last, if all else passed."""
+    progress.stage("verify, from disk", len(cases) + 1)
+    model = load_model(open_checkpoint(folder, variant=options.variant), device=options.device, dtype="float32")
+    checks: list[Check] = []
+    for case in cases:
+        checks += case.checks(model, counter)
+        progress.advance()
+    checks.append(drift_check(clean, model, counter))
+    progress.advance()
+    progress.done("; ".join(f"{c.name}: {c.before:.3g} -> {c.after:.3g} (limit {c.limit:.3g})" for c in checks))
+    prompts = sum(len(case.firing.texts) for case in cases) + len(clean.texts)
+    if not all(check.passed for check in checks):
+        return Outcome(Verification(checks=tuple(checks), passed=False, prompts=prompts))
+    after = detect(folder, options, progress)
+    found = triggers_in(after)
+    checks.append(
+        Check(
+            name="triggers in the re-scan",
+            after=float(len(found)),
+            limit=0.0,
+            passed=not found,
+            note=f"verdict {after.verdict}",
+        )
+    )
+    return Outcome(Verification(checks=tuple(checks), passed=not found, prompts=prompts), after, found)
