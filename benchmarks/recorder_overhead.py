@@ -1,9 +1,9 @@
 """What recording costs: time of a recorded pass over a bare one, and memory held as steps go by.
 
-    python benchmarks/recorder_overhead.py [--passes 40]
+    python benchmarks/recorder_overhead.py [--turns 21]
 
-Bare and recorded passes alternate in one run on random weights, so both see the same machine; the ratio of medians is
-the figure (aim: at most 1.15). Memory is what the recorder's results hold after 10 and after 100 steps.
+Bare and recorded trajectories alternate in one run on random weights, so both see the same machine; the median ratio
+of neighbours is the figure (aim: at most 1.15). Memory is what the results hold after 10 and after 100 steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from diffusers import UNet2DConditionModel
 from sau_scan.attention import AttentionRecorder, Evolution, MapEntropy, MeanMaps, Reducer, TokenMass
 
 CASES = ((1, 8), (2, 8), (16, 8), (2, 16), (16, 16))
-CONTEXT, WIDTH = 32, 128
+CONTEXT, WIDTH, STEPS = 32, 128, 5
 
 
 def denoiser() -> UNet2DConditionModel:
@@ -43,23 +43,24 @@ def reducers() -> tuple[Reducer, ...]:
     return MeanMaps(), TokenMass(), MapEntropy(), Evolution()
 
 
-def one_pass(unet: UNet2DConditionModel, batch: int, side: int, recorded: bool) -> float:
-    """Seconds of one pass; the recorder is attached outside of the clock, as it is once per trajectory."""
+def trajectory(unet: UNet2DConditionModel, batch: int, side: int, recorded: bool) -> float:
+    """Milliseconds a pass, over a trajectory of ``STEPS`` passes, attaching the recorder included."""
     latents, hidden = torch.randn(batch, 4, side, side), torch.randn(batch, CONTEXT, WIDTH)
+    start = time.perf_counter()
     with AttentionRecorder(unet, *reducers()) if recorded else nullcontext():
-        start = time.perf_counter()
-        unet(latents, 500, encoder_hidden_states=hidden)
-        return time.perf_counter() - start
+        for _ in range(STEPS):
+            unet(latents, 500, encoder_hidden_states=hidden)
+    return 1000 * (time.perf_counter() - start) / STEPS
 
 
-def overhead(unet: UNet2DConditionModel, batch: int, side: int, passes: int) -> tuple[float, float]:
-    """Median milliseconds of a bare pass and of a recorded one."""
-    times: dict[bool, list[float]] = {False: [], True: []}
-    for turn in range(passes):
-        for recorded in (False, True) if turn % 2 else (True, False):
-            times[recorded].append(one_pass(unet, batch, side, recorded))
-    bare, recorded_median = (1000 * statistics.median(times[key]) for key in (False, True))
-    return bare, recorded_median
+def overhead(unet: UNet2DConditionModel, batch: int, side: int, turns: int) -> tuple[float, float, float]:
+    """Median milliseconds of a bare and of a recorded pass, and the median ratio of neighbours in time."""
+    bare, recorded = [], []
+    for turn in range(turns):
+        for kind in (False, True) if turn % 2 else (True, False):
+            (recorded if kind else bare).append(trajectory(unet, batch, side, kind))
+    ratios = [after / before for before, after in zip(bare, recorded, strict=True)]
+    return statistics.median(bare), statistics.median(recorded), statistics.median(ratios)
 
 
 def held_bytes(unet: UNet2DConditionModel, steps: int) -> int:
@@ -79,16 +80,16 @@ def live_bytes() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passes", type=int, default=40, help="passes of each kind and case")
-    passes = parser.parse_args().passes
+    parser.add_argument("--turns", type=int, default=21, help="trajectories of each kind and case")
+    turns = parser.parse_args().turns
     unet = denoiser()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32, {passes} passes each")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32, {turns} x {STEPS} passes each")
     print(f"{'batch':>5} {'latents':>8} {'bare ms':>9} {'recorded ms':>12} {'ratio':>6}")
     with torch.no_grad():
         for batch, side in CASES:
-            overhead(unet, batch, side, 3)
-            bare, recorded = overhead(unet, batch, side, passes)
-            print(f"{batch:>5} {f'{side}x{side}':>8} {bare:>9.2f} {recorded:>12.2f} {recorded / bare:>6.3f}")
+            overhead(unet, batch, side, 1)
+            bare, recorded, ratio = overhead(unet, batch, side, turns)
+            print(f"{batch:>5} {f'{side}x{side}':>8} {bare:>9.2f} {recorded:>12.2f} {ratio:>6.3f}")
         print(f"held after 10 steps: {held_bytes(unet, 10):,} bytes; after 100: {held_bytes(unet, 100):,} bytes")
 
 

@@ -107,18 +107,24 @@ class AttentionRecorder:
     def _record(self, path: str, attn: Attention, hidden: Tensor, context: Tensor | None, mask: Tensor | None) -> None:
         if not self._reproducible(path, attn):  # the processor may have been exchanged since
             return
-        with nullcontext() if self.keep_grad else torch.no_grad():
+        # Entering no_grad costs as much as a small operation, and a scan is in it already.
+        with torch.no_grad() if torch.is_grad_enabled() and not self.keep_grad else nullcontext():
             context = None if context is None else self._select(context)
             mask = mask if mask is None or mask.shape[0] == 1 else self._select(mask)
             probabilities = attention_probabilities(attn, self._select(hidden), context, mask)
-            maps = probabilities.mean(dim=1).float()
-            shape = map_shape(maps.shape[1], self._latent_shape)
-            if shape is None:
-                reason = f"{maps.shape[1]} places do not fit latents of {self._latent_shape}"
-                self._skipped.setdefault(path, Skipped(what=f"cross-attention of {path}", reason=reason))
-                return
-            total, count = self._sums.get(shape, (None, 0))
-            self._sums[shape] = (maps if total is None else total + maps, count + 1)
+            self._accumulate(path, probabilities.mean(dim=1, dtype=torch.float32))
+
+    def _accumulate(self, path: str, maps: Tensor) -> None:
+        """Add the maps [B, h*w, L] of one layer to those of its resolution."""
+        shape = map_shape(maps.shape[1], self._latent_shape)
+        if shape is None:
+            reason = f"{maps.shape[1]} places do not fit latents of {self._latent_shape}"
+            self._skipped.setdefault(path, Skipped(what=f"cross-attention of {path}", reason=reason))
+        elif shape in self._sums:
+            total, count = self._sums[shape]
+            self._sums[shape] = (total + maps if self.keep_grad else total.add_(maps), count + 1)
+        else:
+            self._sums[shape] = (maps, 1)
 
     def _select(self, batch: Tensor) -> Tensor:
         if self.half == "all":
