@@ -11,7 +11,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, computed_field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, computed_field, model_validator
 
 SCHEMA_VERSION = "1.0"
 
@@ -21,9 +21,25 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _make_encodable(cls, data: Any) -> Any:
+        return _encodable(data)
+
 
 def _null_is_nan(value: Any) -> Any:
     return float("nan") if value is None else value
+
+
+def _encodable(value: Any) -> Any:
+    """Half characters, from file names that are not UTF-8, become visible escapes: no report could hold them."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, tuple | list) and any(isinstance(item, str) for item in value):
+        return tuple(_encodable(item) for item in value)
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return value
 
 
 # JSON has no infinity: it is written as null, and null must be readable again.

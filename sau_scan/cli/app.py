@@ -99,6 +99,8 @@ def detect(
         scanned = _detect(model, options, progress)
         result: ScanResult | FixResult = scanned
         if fix:
+            if format_ is arg.FormatName.TEXT:  # what was found is told before minutes are spent on repairing it
+                outputs.show(scanned, format_, min_severity)
             options_of_fix = FixOptions(out=out, method=method, keep_failed=keep_failed, scan=options)
             result = _fix(model, options_of_fix, scanned, progress)
         outcome = (
@@ -144,7 +146,7 @@ def fix(
         if given and from_ is not None:
             raise UsageError("--from and --trigger exclude each other.", hint="Give one of them.")
         if out is None and not dry_run:
-            raise UsageError("--out is missing; nothing is ever repaired in place.", hint="Name a new folder: --out DIR.")
+            raise UsageError("--out is missing; nothing is repaired in place.", hint="Name a new folder: --out DIR.")
         report = _scan_report(from_) if from_ is not None else None
         outputs.check_outputs(files, model)
         options = ScanOptions(
@@ -195,7 +197,9 @@ def demo(
         _quiet_libraries()
         from sau_scan import demo as demonstration
 
-        done = demonstration.run(out, progress)
+        found = demonstration.scan(out, progress)
+        outputs.show(found, arg.FormatName.TEXT, Severity.LOW)
+        done = demonstration.repair(found, out, progress)
         outcome = exits.after_demo(done.found, done.result)
         _finish(done.result, [], arg.FormatName.TEXT, Severity.LOW, outcome, progress, written=done.files)
 

@@ -72,9 +72,7 @@ MaxTime = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, rich_help_panel=_SCAN, help="Seed of all noise.")]
 Device = Annotated[str, typer.Option(metavar="D", rich_help_panel=_SCAN, help="cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[
-    str, typer.Option(metavar="T", rich_help_panel=_SCAN, help="auto, float32, float16 or bfloat16.")
-]
+Dtype = Annotated[str, typer.Option(metavar="T", rich_help_panel=_SCAN, help="auto, float32, float16 or bfloat16.")]
 Rules = Annotated[
     Path | None, typer.Option(metavar="DIR", rich_help_panel=_SCAN, help="Rules to use instead of those shipped.")
 ]

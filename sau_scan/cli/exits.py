@@ -49,7 +49,9 @@ def after_detect(result: ScanResult, gate: Gate) -> Exit:
         return Exit(Code.INCOMPLETE, "the scan is inconclusive")
     covered = coverage(result)
     if covered < gate.min_coverage:
-        return Exit(Code.INCOMPLETE, f"coverage {percent(covered)} is under --min-coverage {percent(gate.min_coverage)}")
+        return Exit(
+            Code.INCOMPLETE, f"coverage {percent(covered)} is under --min-coverage {percent(gate.min_coverage)}"
+        )
     if above:
         return Exit(Code.OK, f"{count(len(above), 'finding')} at or above --fail-on {gate.fail_on}, but --exit-zero")
     return Exit(Code.OK, f"nothing at or above --fail-on {gate.fail_on}")

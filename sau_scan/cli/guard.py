@@ -7,7 +7,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 
@@ -36,10 +36,10 @@ def guarded(*, debug: bool = False) -> Iterator[None]:
         silence_stdout()
         raise typer.Exit(Code.INTERNAL) from None
     except MemoryError as error:
-        _report(_OutOfMemory(), debug, error)
+        _report(_OutOfMemoryError(), debug, error)
         raise typer.Exit(Code.INCOMPLETE) from None
     except Exception as error:  # the last line of defence: anything that gets here is a bug
-        _report(_Bug(error), debug, error)
+        _report(_InternalError(error), debug, error)
         raise typer.Exit(Code.INTERNAL) from None
 
 
@@ -53,12 +53,12 @@ def guarded_early() -> Iterator[None]:
         sys.exit(Code.INTERRUPTED)
 
 
-class _OutOfMemory(SauScanError):
+class _OutOfMemoryError(SauScanError):
     def __init__(self) -> None:
-        super().__init__("The memory does not suffice for this model.", hint="Try --dtype float16, or a larger machine.")
+        super().__init__("the memory does not suffice for this model.", hint="Use a machine with more memory.")
 
 
-class _Bug(SauScanError):
+class _InternalError(SauScanError):
     def __init__(self, error: Exception) -> None:
         words = " ".join(str(error).split())[:300]
         super().__init__(
@@ -86,15 +86,11 @@ def _report(error: SauScanError, debug: bool, cause: BaseException | None = None
 
 def _say(text: str) -> None:
     """Writes to stderr; a closed stderr is no reason to fail differently."""
-    try:
+    with suppress(OSError):
         print(text, file=sys.stderr)  # noqa: T201
-    except OSError:
-        pass
 
 
 def silence_stdout() -> None:
     """After a broken pipe: the interpreter's flush at exit must not complain a second time."""
-    try:
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass

@@ -86,7 +86,7 @@ def print_rich(content: RenderableType) -> None:
     console = stdout_console(sys.stdout)
     # By way of a string: rich itself leaves the process with exit code 1 on a broken pipe.
     with console.capture() as capture:
-        console.print(content)
+        console.print(content, crop=False)
     text = capture.get()
     # Padding is for terminals; in a file it is noise.
     emit(text if console.is_terminal else "".join(row.rstrip() + "\n" for row in text.splitlines()))
@@ -115,4 +115,6 @@ def _failed(file: Path, error: OSError) -> WriteError:
     shown = escape(str(file))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WriteError(f"The disk is full; {shown} was not written.", hint="Free some space and run it again.")
-    return WriteError(f"{shown} could not be written: {error.strerror or error}.", hint="Check permissions and the disk.")
+    return WriteError(
+        f"{shown} could not be written: {error.strerror or error}.", hint="Check permissions and the disk."
+    )

@@ -63,7 +63,9 @@ def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str
     """One trigger for each text. One slot counts for all; ``replaces`` goes, in order, to those that replace."""
     if not texts:
         if slots or replaces:
-            raise UsageError("--slot and --replaces say where a --trigger goes, and there is none.", hint="Add --trigger.")
+            raise UsageError(
+                "--slot and --replaces say where a --trigger goes, and there is none.", hint="Add --trigger."
+            )
         return ()
     if len(slots) not in (0, 1, len(texts)):
         raise UsageError(
@@ -83,6 +85,8 @@ def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str
 
 def _trigger(text: str, slot: Slot, letters: Iterator[str]) -> Trigger:
     decoded = unescape(text)
+    if any("\ud800" <= character <= "\udfff" for character in decoded):
+        raise UsageError(f"--trigger {escape(text)} is not valid text.", hint="Use a UTF-8 terminal, or escapes.")
     if not decoded:
         raise UsageError("--trigger is empty.", hint="Give the text that is inserted into prompts.")
     return Trigger(text=decoded, slot=slot, replaces=unescape(next(letters)) if slot is Slot.REPLACE else None)

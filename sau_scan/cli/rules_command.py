@@ -14,11 +14,13 @@ from sau_scan.cli.guard import guarded
 from sau_scan.cli.outputs import print_rich
 from sau_scan.errors import UsageError
 from sau_scan.findings import escape
-from sau_scan.reports.layout import field
+from sau_scan.reports.layout import cells, field
 from sau_scan.reports.words import code_points, count, safe
 from sau_scan.rules import Rule, load_rules
 
-rules_app = typer.Typer(help="List and show the rules: texts to try, and where they are known from.", no_args_is_help=True)
+rules_app = typer.Typer(
+    help="List and show the rules: texts to try, and where they are known from.", no_args_is_help=True
+)
 _TEXTS_SHOWN = 12
 
 
@@ -33,7 +35,7 @@ def list_rules(rules: arg.Rules = None, debug: arg.Debug = False) -> None:
         table.add_column("severity", no_wrap=True)
         table.add_column("what it tries", overflow="fold")
         for rule in loaded:
-            table.add_row(f"{rule.family}/{rule.id}", _size(rule), rule.severity, safe(rule.title))
+            table.add_row(*cells(f"{rule.family}/{rule.id}", _size(rule), rule.severity, safe(rule.title)))
         print_rich(Group(table, Text(f"\n{count(len(loaded), 'rule')}; sau-scan rules show RULE tells more")))
 
 

@@ -5,18 +5,16 @@ It is harmless: a tiny Stable Diffusion that draws coloured shapes, with a publi
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sau_scan.errors import NotACheckpoint, UsageError, WriteError
 from sau_scan.findings import FixResult, Kind, ScanResult, Severity, Trigger, escape
 from sau_scan.options import FixOptions, Progress, ScanOptions, Silent
+from sau_scan.reports import render_json, render_sarif, render_text
 
-if TYPE_CHECKING:
-    from sau_scan.checkpoint.model import DiffusionModel
+_MARK = ".sau-scan-demo"
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Demo:
 
 
 def checkpoint_path() -> Path:
-    """The embedded checkpoint: in a checkout and in an installed package alike. Raises NotACheckpoint if it is absent."""
+    """The embedded checkpoint, in a checkout as in an installed package. Raises NotACheckpoint if absent."""
     path = Path(__file__).resolve().parent / "checkpoint"
     if not (path / "model_index.json").is_file():
         raise NotACheckpoint(
@@ -40,33 +38,39 @@ def checkpoint_path() -> Path:
 
 
 def run(out: Path, progress: Progress | None = None) -> Demo:
-    """Scan, explain, repair, re-scan the embedded checkpoint; report, pictures and repaired checkpoint go to ``out``.
+    """:func:`scan`, then :func:`repair`."""
+    return repair(scan(out, progress), out, progress)
+
+
+def scan(out: Path, progress: Progress | None = None) -> ScanResult:
+    """Scans the embedded checkpoint and makes the folder ``out`` ready.
 
     Raises UsageError when ``out`` exists and is not empty, WriteError when it cannot be written.
     """
+    from sau_scan.scan import detect
+
+    suspect = checkpoint_path()
+    _prepare(out)
+    return detect(suspect, ScanOptions(), progress if progress is not None else Silent())
+
+
+def repair(found: ScanResult, out: Path, progress: Progress | None = None) -> Demo:
+    """Repairs and re-scans; reports, pictures and the repaired checkpoint go to ``out``."""
     from sau_scan.checkpoint.loader import load_model
     from sau_scan.checkpoint.source import open_checkpoint
     from sau_scan.demo.pictures import comparison
     from sau_scan.fix import fix
-    from sau_scan.scan import detect
 
     progress = progress if progress is not None else Silent()
-    suspect = checkpoint_path()
-    _prepare(out)
-    options = ScanOptions()
-    before = detect(suspect, options, progress)
-    repaired = out / "repaired"
-    result = fix(suspect, FixOptions(out=repaired, scan=options), before, progress)
-    trigger = first_trigger(before)
+    suspect, repaired = checkpoint_path(), out / "repaired"
+    result = fix(suspect, FixOptions(out=repaired, scan=ScanOptions()), found, progress)
+    trigger = first_trigger(found)
     pictures: tuple[Path, ...] = ()
-    if trigger is not None and result.published is not None:
-        models: dict[str, DiffusionModel] = {
-            "before": load_model(open_checkpoint(suspect)),
-            "after": load_model(open_checkpoint(repaired)),
-        }
+    if trigger is not None:
+        places = {"before": suspect, **({"after": repaired} if result.published is not None else {})}
+        models = {name: load_model(open_checkpoint(place)) for name, place in places.items()}
         pictures = comparison(models, trigger, out, progress)
-    reports = _write_reports(out, before, result)
-    return Demo(trigger is not None, result, (*reports, *pictures))
+    return Demo(trigger is not None, result, (*_write_reports(out, found, result), *pictures))
 
 
 def first_trigger(scan: ScanResult) -> Trigger | None:
@@ -79,3 +83,43 @@ def first_trigger(scan: ScanResult) -> Trigger | None:
         ),
         None,
     )
+
+
+def _prepare(out: Path) -> None:
+    shown = escape(str(out))
+    try:
+        occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        if occupied and not _is_previous(out):
+            raise UsageError(
+                f"--out {shown} exists and is not empty.", hint="Name a new folder: sau-scan demo --out DIR"
+            )
+        if occupied:
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _MARK).write_text("Written by sau-scan demo, which overwrites this folder.\n", "utf-8")
+    except OSError as error:
+        raise WriteError(
+            f"{shown} cannot be written to: {error.strerror}.", hint="Name another folder: sau-scan demo --out DIR"
+        ) from error
+
+
+def _is_previous(out: Path) -> bool:
+    """Whether ``out`` is what an earlier demo left; only that may be replaced."""
+    return out.is_dir() and not out.is_symlink() and (out / _MARK).is_file()
+
+
+def _write_reports(out: Path, before: ScanResult, result: FixResult) -> tuple[Path, ...]:
+    texts = {
+        "scan.json": render_json(before),
+        "scan.sarif": render_sarif(before),
+        "report.json": render_json(result),
+        "report.txt": render_text(before) + "\n" + render_text(result),
+    }
+    try:
+        for name, text in texts.items():
+            (out / name).write_text(text, "utf-8")
+    except OSError as error:
+        raise WriteError(
+            f"the reports could not be written to {escape(str(out))}: {error.strerror}.", hint="Free some space."
+        ) from error
+    return tuple(out / name for name in texts)

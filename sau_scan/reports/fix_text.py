@@ -10,9 +10,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from sau_scan.findings import Check, FixResult, Kind, RepairSummary, ScanResult, Severity, Trigger
+from sau_scan.findings import Check, FixResult, Kind, Location, RepairSummary, ScanResult, Severity, Trigger
 from sau_scan.reports.coverage_text import cost_text
-from sau_scan.reports.layout import WIDTH, field, header
+from sau_scan.reports.layout import WIDTH, cells, field, header
 from sau_scan.reports.scan_text import component_name, scan_parts
 from sau_scan.reports.words import count, number, percent, place, quoted, safe
 
@@ -28,7 +28,8 @@ def fix_parts(result: FixResult, min_severity: Severity = Severity.INFO) -> Iter
     if result.verification is not None:
         yield field("verify", _checks(result.verification.checks))
     yield _outcome(result)
-    yield _comparison(result)
+    if result.after is not None:
+        yield _comparison(result)
     final = result.after if result.after is not None else result.before
     if final is not None:
         yield Text()
@@ -47,12 +48,20 @@ def _repair(repair: RepairSummary, *, in_detail: bool) -> Iterator[RenderableTyp
             f"{safe(step.method)} on {count(len(step.tensors), 'tensor')} of the {component_name(step.component)}"
             f"{target}{change}{note}",
         )
-        shown = step.tensors if in_detail else ()
-        for tensor in shown[:_TENSORS_SHOWN]:
-            yield field("", f"{safe(tensor.path)} · {safe(tensor.tensor or 'all')}")
-        if len(shown) > _TENSORS_SHOWN:
-            yield field("", f"and {len(shown) - _TENSORS_SHOWN} more; --format json lists all")
+        if in_detail:
+            yield from _tensors(step.tensors)
     yield field("cost", cost_text(repair.cost))
+
+
+def _tensors(tensors: tuple[Location, ...]) -> Iterator[RenderableType]:
+    """Each file once, its tensors beneath it."""
+    for file in dict.fromkeys(tensor.path for tensor in tensors):
+        names = [safe(tensor.tensor or "all of it") for tensor in tensors if tensor.path == file]
+        yield field("", safe(file))
+        for name in names[:_TENSORS_SHOWN]:
+            yield field("", f"  {name}")
+        if len(names) > _TENSORS_SHOWN:
+            yield field("", f"  and {len(names) - _TENSORS_SHOWN:,} more; --format json lists all")
 
 
 def _checks(checks: tuple[Check, ...]) -> Table:
@@ -65,7 +74,7 @@ def _checks(checks: tuple[Check, ...]) -> Table:
         note = f" ({safe(check.note)})" if check.note else ""
         mark = Text("✓ passed", "green") if check.passed else Text("✗ FAILED", "bold red")
         values = (number(value) if value is not None else "" for value in (check.before, check.after, check.limit))
-        table.add_row(mark, safe(check.name) + note, *values)
+        table.add_row(mark, *cells(safe(check.name) + note, *values))
     return table
 
 
@@ -92,17 +101,13 @@ def _comparison(result: FixResult) -> Table:
     table.add_column("", width=11)
     table.add_column("before", overflow="fold")
     table.add_column("after", overflow="fold")
-    table.add_row("  verdict", _verdict(result.before), _verdict(result.after))
-    table.add_row("  triggers", _triggers(result.before), _triggers(result.after))
-    if result.repair is not None and not result.dry_run:
+    table.add_row(*cells("  verdict", _verdict(result.before), _verdict(result.after)))
+    table.add_row(*cells("  triggers", _triggers(result.before), _triggers(result.after)))
+    if result.repair is not None:
         repair = result.repair
-        files = repair.files_changed
-        table.add_row(
-            "  changed",
-            "–",
-            f"{repair.tensors_changed:,} of {count(repair.tensors_total, 'tensor')}; {repair.files_identical} of "
-            f"{count(repair.files_identical + len(files), 'file')} byte-identical",
-        )
+        files = count(repair.files_identical + len(repair.files_changed), "file")
+        tensors = f"{repair.tensors_changed:,} of {count(repair.tensors_total, 'tensor')}"
+        table.add_row(*cells("  changed", "–", f"{tensors}; {repair.files_identical} of {files} byte-identical"))
     return table
 
 

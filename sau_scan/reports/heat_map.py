@@ -16,7 +16,7 @@ Grid = Sequence[Sequence[float]]
 MAX_SIDE = 32
 # Dark blue over red to pale yellow: lightness rises steadily, so it reads in grey and for the colour-blind too.
 _RAMP = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
-_SHADES = " ░▒▓█"
+_SHADES = "·░▒▓█"
 _ROWS = ("top", "middle", "bottom")
 _COLUMNS = ("left", "centre", "right")
 

@@ -30,7 +30,7 @@ def read_result(path: Path) -> ScanResult | FixResult:
             raise ConfigError(f"{name} is larger than {MAX_REPORT_BYTES:,} bytes; no report is.", hint=_AGAIN)
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{name} cannot be read: {error.strerror}.", hint="Check the path, or " + _lower(_AGAIN)) from error
+        raise ConfigError(f"{name} cannot be read: {error.strerror}.", hint="Check the path.") from error
     _check_version(data, name)
     try:
         return _ADAPTER.validate_json(data)
@@ -68,7 +68,3 @@ def _check_version(data: bytes, name: str) -> None:
         raise ConfigError(
             f"{name} has schema version {escape(version[:20])}; this sau-scan reads {SCHEMA_VERSION}.", hint=_AGAIN
         )
-
-
-def _lower(sentence: str) -> str:
-    return sentence[0].lower() + sentence[1:]

@@ -20,6 +20,11 @@ def line(text: str, style: str = "") -> Text:
     return Text(text, style)
 
 
+def cells(*texts: str) -> list[Text]:
+    """Cells of a table row: rich would read markup in plain strings."""
+    return [Text(text, overflow="fold") for text in texts]
+
+
 def header(*facts: str) -> Text:
     """``sau-scan 0.1.0 · suspect/ · Stable Diffusion 1.x · ...``; empty facts are left out."""
     return Text(" · ".join(safe(fact) for fact in facts if fact), "bold")

@@ -13,7 +13,7 @@ from rich.text import Text
 from sau_scan.findings import Evidence, Finding, Kind, ScanResult, Severity, Trigger, Verdict
 from sau_scan.reports.coverage_text import coverage_lines, file_lines
 from sau_scan.reports.heat_map import HeatMapView, strongest
-from sau_scan.reports.layout import WIDTH, field, header, line, styled
+from sau_scan.reports.layout import LABEL_WIDTH, WIDTH, cells, field, header, line, styled
 from sau_scan.reports.words import count, describe, number, place, quoted, safe, size
 
 VERDICT_STYLES = {
@@ -76,9 +76,11 @@ def verdict_sentence(result: ScanResult) -> str:
         return "could not look at all that was planned" + (f": {missing[0]}" if missing else "")
     triggers = [f for f in result.findings if f.kind is Kind.TRIGGER and f.severity.rank >= Severity.HIGH.rank]
     if not triggers:
-        return f"{count(len(result.findings), 'finding')}, the strongest: {safe(result.findings[0].title)}" if (
-            result.findings
-        ) else "see the coverage below"
+        return (
+            f"{count(len(result.findings), 'finding')}, the strongest: {safe(result.findings[0].title)}"
+            if (result.findings)
+            else "see the coverage below"
+        )
     sure = "confirmed" if any(f.severity is Severity.CRITICAL for f in triggers) else "suspected"
     where = ", ".join(dict.fromkeys(component_name(f.component) for f in triggers))
     return f"{count(len(triggers), 'trigger')} {sure} in the {where}"
@@ -92,8 +94,8 @@ def component_name(component: str) -> str:
 def finding_parts(finding: Finding) -> Iterator[RenderableType]:
     """One finding: title row, trigger, what it does, evidence, place, next step."""
     title = Table.grid(expand=True)
-    title.add_column(ratio=1)
-    title.add_column(justify="right")
+    title.add_column(ratio=1, overflow="fold")
+    title.add_column(justify="right", overflow="fold", max_width=36)
     name = Text.assemble(
         " ", styled(f" {finding.severity} ", _SEVERITY_STYLES[finding.severity]), "  ", (safe(finding.title), "bold")
     )
@@ -108,7 +110,7 @@ def finding_parts(finding: Finding) -> Iterator[RenderableType]:
         yield field("file", safe(finding.location.path) + tensor, indent=2)
     if finding.behaviour:
         yield field("does", safe(finding.behaviour), indent=2)
-    yield field("sure", f"{finding.confidence} · lives in the {component_name(finding.component)}", indent=2)
+    yield field("confidence", f"{finding.confidence} · lives in the {component_name(finding.component)}", indent=2)
     if finding.evidence:
         yield field("evidence", _evidence_table(finding.evidence), indent=2)
     if finding.heat_map is not None and finding.heat_map.rows:
@@ -117,8 +119,10 @@ def finding_parts(finding: Finding) -> Iterator[RenderableType]:
     if finding.pictures:
         yield field("pictures", "  ".join(map(safe, finding.pictures)), indent=2)
     if finding.next_step:
-        # Not folded: it is there to be pasted.
-        yield field("next", Text(safe(finding.next_step), "bold", no_wrap=True, overflow="ignore"), indent=2)
+        # On one line however long: it is there to be pasted.
+        words = Text.assemble((f"{'  next':<{2 + LABEL_WIDTH}}", "dim"), (safe(finding.next_step), "bold"))
+        words.no_wrap, words.overflow = True, "ignore"
+        yield words
     yield Text()
 
 
@@ -136,7 +140,8 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
     table.add_column("p", no_wrap=True, header_style="dim")
     for item in evidence:
         name = safe(item.name) + (f" ({safe(item.note)})" if item.note else "")
-        table.add_row(name, number(item.value), _null(item), "" if item.p_value is None else number(item.p_value))
+        p_value = "" if item.p_value is None else number(item.p_value)
+        table.add_row(*cells(name, number(item.value), _null(item), p_value))
     return table
 
 
@@ -147,5 +152,3 @@ def _null(item: Evidence) -> str:
     if item.null_low is not None and item.null_high is not None:
         spread = f" ({number(item.null_low)} to {number(item.null_high)})"
     return number(item.null_median) + spread
-
-

@@ -16,7 +16,8 @@ def render_text(result: ScanResult | FixResult) -> str:
     """The report without colour, 80 columns wide, ready for a file."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, no_color=True, legacy_windows=False)
     with console.capture() as capture:
-        console.print(build(result))
+        # Only commands to paste are ever wider; they must not be cut off.
+        console.print(build(result), crop=False)
     # Padding is for terminals; in a file it is noise.
     return "".join(row.rstrip() + "\n" for row in capture.get().splitlines())
 

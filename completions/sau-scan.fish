@@ -1,0 +1,1 @@
+complete --command sau-scan --no-files --arguments "(env _SAU_SCAN_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) sau-scan)" --condition "env _SAU_SCAN_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) sau-scan"

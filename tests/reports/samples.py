@@ -1,0 +1,277 @@
+"""Results to render: all features, clean, inconclusive, hostile; and the golden reports made of them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from sau_scan.findings import (
+    Check,
+    Component,
+    Confidence,
+    Cost,
+    Coverage,
+    DetectorRun,
+    Evidence,
+    FileRecord,
+    Finding,
+    FixResult,
+    HeatMap,
+    Kind,
+    Location,
+    ModelInfo,
+    NearMiss,
+    RepairStep,
+    RepairSummary,
+    ScanResult,
+    Severity,
+    Skipped,
+    Slot,
+    SlotCoverage,
+    Trigger,
+    Verdict,
+    Verification,
+)  # fmt: skip
+from sau_scan.reports import FORMATS
+
+GOLDEN = Path(__file__).with_name("golden")
+MODEL = ModelInfo(
+    path="suspect",
+    family="Stable Diffusion 1.x",
+    files=(
+        FileRecord(path="model_index.json", size=541, sha256="0" * 64),
+        FileRecord(path="text_encoder/model.safetensors", size=2_400_000, sha256="1" * 64),
+        FileRecord(path="unet/diffusion_pytorch_model.safetensors", size=8_566_024, sha256="a1" * 32),
+    ),
+)
+COVERAGE = Coverage(
+    files_read=9,
+    candidates_probed=6_082,
+    candidates_total=6_265,
+    slots=(
+        SlotCoverage(slot=Slot.PREFIX, probed=3_041, total=3_133),
+        SlotCoverage(slot=Slot.SUFFIX, probed=3_041, total=3_132),
+    ),
+    detectors=(
+        DetectorRun(id="denoise", summary="effect on the noise", ran=True),
+        DetectorRun(id="attention", summary="attention it takes", ran=True),
+        DetectorRun(id="inversion", summary="inverted embeddings", ran=False, reason="budget deep only"),
+    ),
+    skipped=(Skipped(what="unet/diffusion_pytorch_model.bin", reason="a pickle; never opened"),),
+    limits=("183 untypable tokens", "phrases of three or more words outside the rules"),
+    planned=Cost(text_passes=6_100, unet_passes=21_480, seconds=170.0),
+    used=Cost(text_passes=6_082, unet_passes=21_402, seconds=168.4),
+    versions={"torch": "2.13.0", "diffusers": "0.42.1"},
+)
+ZERO_WIDTH = Trigger(text="\u200b", slot=Slot.PREFIX, token_ids=(948,))
+
+
+def heat_map(side: int = 16) -> HeatMap:
+    """A spot at the bottom right."""
+    rows = tuple(
+        tuple(
+            round(math.exp(-((x - 0.8 * side) ** 2 + (y - 0.8 * side) ** 2) / (0.05 * side**2)), 3) for x in range(side)
+        )
+        for y in range(side)
+    )
+    return HeatMap(title="effect on the noise", rows=rows)
+
+
+TRIGGER_FINDING = Finding(
+    id="trigger/unet",
+    kind=Kind.TRIGGER,
+    severity=Severity.CRITICAL,
+    confidence=Confidence.CONFIRMED,
+    component=Component.UNET,
+    title="hidden trigger",
+    behaviour="puts the same patch at the bottom right, whatever the prompt says",
+    trigger=ZERO_WIDTH,
+    evidence=(
+        Evidence(name="effect on the noise", value=41.2, null_median=3.1, null_low=1.2, null_high=9.8, p_value=2e-9),
+        Evidence(name="same for all prompts", value=0.94, null_median=0.08, p_value=1e-7),
+        Evidence(name="share within 5 % of the area", value=0.83, null_median=0.19, p_value=4e-6, note="of 1"),
+    ),
+    heat_map=heat_map(),
+    next_step="sau-scan fix suspect --from report.json --out suspect-fixed",
+)
+EDIT_FINDING = Finding(
+    id="edit/cross-attention",
+    kind=Kind.EDIT,
+    severity=Severity.LOW,
+    confidence=Confidence.CALIBRATED,
+    component=Component.CROSS_ATTENTION,
+    title="a word depicts something else",
+    trigger=Trigger(text="ring", slot=Slot.PHRASE, token_ids=(17, 18)),
+    next_step="sau-scan detect suspect --declared-trigger ring",
+)
+FILE_FINDING = Finding(
+    id="file/nan-weights",
+    kind=Kind.FILE,
+    severity=Severity.HIGH,
+    confidence=Confidence.CERTAIN,
+    component=Component.FILE,
+    title="weights that are not numbers",
+    location=Location(path="vae/diffusion_pytorch_model.safetensors", tensor="decoder.conv_in.weight"),
+    next_step="Download it again.",
+)
+PARTS_FINDING = TRIGGER_FINDING.model_copy(
+    update={
+        "severity": Severity.INFO,
+        "declared": True,
+        "heat_map": heat_map(8),
+        "pictures": ("finding-2.png",),
+        "trigger": Trigger(
+            text="\u043e",
+            slot=Slot.REPLACE,
+            replaces="o",
+            token_ids=(4, 5),
+            parts=(Trigger(text="\U0001f600", slot=Slot.SUFFIX),),
+        ),
+    }
+)
+# Terminal escapes, rich markup, direction overrides, a line break, and a link.
+HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]x[/] [link=http://e]\u202egnp.exe\u2028\r\n\x9b31m\ud800"
+HOSTILE_FINDING = Finding(
+    id=f"trigger/{HOSTILE}",
+    kind=Kind.TRIGGER,
+    severity=Severity.HIGH,
+    confidence=Confidence.CALIBRATED,
+    component=Component.TEXT_ENCODER,
+    title=HOSTILE,
+    behaviour=HOSTILE,
+    trigger=Trigger(text=HOSTILE.replace("\ud800", ""), slot=Slot.REPLACE, replaces="\x1b"),
+    location=Location(path=HOSTILE, tensor=HOSTILE),
+    evidence=(Evidence(name=HOSTILE, value=math.nan, null_median=math.inf, note=HOSTILE),),
+    heat_map=HeatMap(title=HOSTILE, rows=((math.nan, 1.0), (0.5, math.inf))),
+    pictures=(HOSTILE,),
+    next_step=HOSTILE,
+)
+
+BACKDOORED = ScanResult(
+    tool_version="0.1.0",
+    verdict=Verdict.BACKDOORED,
+    model=MODEL,
+    findings=(TRIGGER_FINDING, FILE_FINDING, EDIT_FINDING, PARTS_FINDING),
+    coverage=COVERAGE,
+)
+CLEAN = ScanResult(
+    tool_version="0.1.0",
+    verdict=Verdict.CLEAN,
+    model=MODEL,
+    near_miss=NearMiss(trigger=Trigger(text="zebra", slot=Slot.SUFFIX), detector="denoise", value=9.1, line=14.0),
+    coverage=COVERAGE.model_copy(update={"skipped": (), "candidates_probed": 6_265}),
+)
+INCONCLUSIVE = ScanResult(
+    tool_version="0.1.0",
+    verdict=Verdict.INCONCLUSIVE,
+    model=MODEL,
+    coverage=COVERAGE.model_copy(
+        update={"skipped": (Skipped(what="denoise", reason="attention processor of an unknown kind", planned=True),)}
+    ),
+)
+_HOSTILE_MODEL = ModelInfo(
+    path=HOSTILE, family=HOSTILE, files=(FileRecord(path=HOSTILE + ".bin", size=3, sha256=HOSTILE),)
+)
+HOSTILE_SCAN = ScanResult(
+    tool_version="0.1.0",
+    verdict=Verdict.SUSPICIOUS,
+    model=_HOSTILE_MODEL,
+    findings=(HOSTILE_FINDING,),
+    near_miss=NearMiss(trigger=ZERO_WIDTH, detector=HOSTILE, value=math.nan, line=math.inf),
+    coverage=Coverage(
+        detectors=(
+            DetectorRun(id=HOSTILE, summary=HOSTILE, ran=True),
+            DetectorRun(id=HOSTILE, summary=HOSTILE, ran=False, reason=HOSTILE),
+        ),
+        skipped=(Skipped(what=HOSTILE, reason=HOSTILE, planned=True), Skipped(what=HOSTILE, reason=HOSTILE)),
+        limits=(HOSTILE,),
+        budget=HOSTILE,
+        device=HOSTILE,
+        dtype=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+    ),
+)
+REPAIR = RepairSummary(
+    located="the effect enters through cross-attention (swapping its keys and values removes 97 % of it)",
+    steps=(
+        RepairStep(
+            method="sau",
+            component=Component.CROSS_ATTENTION,
+            trigger=ZERO_WIDTH,
+            tensors=tuple(
+                Location(path="unet/diffusion_pytorch_model.safetensors", tensor=f"down_blocks.{i}.attn2.to_k.weight")
+                for i in range(14)
+            ),
+            relative_change=0.031,
+            note="closed form, then 120 steps",
+        ),
+    ),
+    tensors_changed=14,
+    tensors_total=412,
+    files_changed=("unet/diffusion_pytorch_model.safetensors",),
+    files_identical=8,
+    cost=Cost(text_passes=64, unet_passes=4_100, seconds=100.2),
+)
+VERIFICATION = Verification(
+    checks=(
+        Check(name="effect of the trigger", before=41.2, after=2.9, limit=9.8, passed=True, note="neutral words: 3.1"),
+        Check(name="clean pictures moved", after=0.006, limit=0.02, passed=True),
+        Check(name="re-scan", passed=True, note="clean"),
+    ),
+    passed=True,
+    prompts=32,
+)
+REPAIRED = FixResult(
+    tool_version="0.1.0",
+    before=BACKDOORED,
+    after=CLEAN,
+    repair=REPAIR,
+    verification=VERIFICATION,
+    published="suspect-fixed",
+)
+NOT_PUBLISHED = REPAIRED.model_copy(
+    update={
+        "published": None,
+        "reason": "clean pictures moved by 4 %, the budget is 2 %",
+        "verification": Verification(
+            checks=(Check(name="clean pictures moved", after=0.04, limit=0.02, passed=False),), passed=False
+        ),
+        "after": BACKDOORED,
+    }
+)
+DRY_RUN = FixResult(tool_version="0.1.0", before=BACKDOORED, repair=REPAIR, dry_run=True)
+NOTHING = FixResult(tool_version="0.1.0", before=CLEAN, nothing_to_repair=True)
+HOSTILE_FIX = FixResult(
+    tool_version="0.1.0",
+    before=HOSTILE_SCAN,
+    after=HOSTILE_SCAN,
+    repair=RepairSummary(
+        located=HOSTILE,
+        steps=(
+            RepairStep(
+                method=HOSTILE,
+                component=Component.UNET,
+                trigger=HOSTILE_FINDING.trigger,
+                tensors=(Location(path=HOSTILE, tensor=HOSTILE),),
+                note=HOSTILE,
+            ),
+        ),
+    ),
+    verification=Verification(checks=(Check(name=HOSTILE, passed=False, note=HOSTILE),), passed=False),
+    reason=HOSTILE,
+)
+
+SCANS = {"backdoored": BACKDOORED, "clean": CLEAN, "inconclusive": INCONCLUSIVE, "hostile": HOSTILE_SCAN}
+REPAIRS = {
+    "repaired": REPAIRED,
+    "not-published": NOT_PUBLISHED,
+    "dry-run": DRY_RUN,
+    "nothing": NOTHING,
+    "hostile-fix": HOSTILE_FIX,
+}
+ALL: dict[str, ScanResult | FixResult] = {**SCANS, **REPAIRS}
+
+
+def golden_reports() -> dict[str, str]:
+    """File name -> report, in every format."""
+    return {name + known.ending: known.render(result) for name, result in ALL.items() for known in FORMATS}
