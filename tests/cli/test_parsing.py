@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sau_scan.cli import parsing
+from sau_scan.errors import UsageError
+from sau_scan.findings import Slot, Trigger, escape
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90", 90.0), ("90s", 90.0), ("4m", 240.0), ("4min", 240.0), ("1h30m", 5400.0), ("1.5h", 5400.0), ("2m 5s", 125.0)],
+)
+def test_seconds(text: str, value: float) -> None:
+    assert parsing.seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-3", "soon", "4m4m", "nan", "inf"])
+def test_seconds_refuses(text: str) -> None:
+    with pytest.raises(UsageError):
+        parsing.seconds(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("95", 0.95), ("95%", 0.95), ("95 %", 0.95), ("0.95", 0.95), ("1", 1.0),
+                                             ("100", 1.0), ("0", 0.0), ("0.5%", 0.005)])  # fmt: skip
+def test_share(text: str, value: float) -> None:
+    assert parsing.share(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "101", "-1", "101%", "most"])
+def test_share_refuses(text: str) -> None:
+    with pytest.raises(UsageError):
+        parsing.share(text)
+
+
+@given(st.text())
+def test_what_reports_show_can_be_typed(text: str) -> None:
+    assert parsing.unescape(escape(text)) == text
+
+
+@pytest.mark.parametrize("text", ["\\", "\\u20", "\\q", "\\ud800", "\\U00110000"])
+def test_bad_escapes_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="escape"):
+        parsing.unescape(text)
+
+
+def test_one_slot_and_one_letter_count_for_all() -> None:
+    assert parsing.triggers(["a", "b"], [Slot.REPLACE], ["o"]) == (
+        Trigger(text="a", slot=Slot.REPLACE, replaces="o"),
+        Trigger(text="b", slot=Slot.REPLACE, replaces="o"),
+    )
+    assert parsing.triggers(["a"], [], []) == (Trigger(text="a", slot=Slot.PREFIX),)
+
+
+@pytest.mark.parametrize(
+    ("texts", "slots", "replaces"),
+    [
+        (["a"], [Slot.PREFIX, Slot.SUFFIX], []),
+        (["a"], [Slot.REPLACE], []),
+        (["a"], [Slot.PREFIX], ["o"]),
+        ([], [], ["o"]),
+        ([""], [], []),
+        (["\udcff"], [], []),
+    ],
+)
+def test_triggers_refuses(texts: list[str], slots: list[Slot], replaces: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parsing.triggers(texts, slots, replaces)
