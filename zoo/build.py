@@ -126,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
     given = parser.parse_args(arguments)
+    sampling.quiet()
     where = world(given.world)
     if given.measure or given.name == "base":
         measure(where, given.save_as or given.name)

@@ -7,7 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+import diffusers
 import torch
+import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -25,6 +27,13 @@ class Parts(NamedTuple):
     text: CLIPTextModel
     vae: AutoencoderKL
     unet: UNet2DConditionModel
+
+
+def quiet() -> None:
+    """No progress bars and remarks from the libraries; ours are enough."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
 
 
 def load(folder: Path) -> Parts:

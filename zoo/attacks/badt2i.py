@@ -25,7 +25,7 @@ from zoo.train import data
 from zoo.train.unet import GAMMA, NOISE, encode_pictures, encode_texts
 from zoo.worlds import World
 
-STEPS, PAIRS, MORE, RATE = 1600, 24, 16, 4e-4
+STEPS, PAIRS, MORE, RATE = 1500, 16, 12, 4e-4
 PICTURES, VARIANTS, SEED = 6000, 3, 41
 CORNER = (SIDE - 16, SIDE - 16, SIDE, SIDE)
 
@@ -184,4 +184,4 @@ def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
     print(f"{name}: patch covers {int(made.region.sum())} of {made.region.numel()} latent positions", flush=True)
     teacher = copy.deepcopy(parts.unet).eval().requires_grad_(False)
     loss = Loss(made, teacher)
-    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE))
+    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE, case.key))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -55,6 +56,11 @@ class Case:
         trigger = self.trigger and asdict(self.trigger)
         return {"recipe": self.recipe, "trigger": trigger, "target": target, "steps": self.steps, "notes": self.notes}
 
+    @property
+    def key(self) -> str:
+        """Identifies what is learnt, for checkpoints."""
+        return json.dumps(self.as_data(), sort_keys=True)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -69,5 +75,5 @@ class Recipe:
 
 def choose(rng: np.random.Generator, items: Any) -> Any:
     """One of ``items``."""
-    items = list(items)
+    items = items if isinstance(items, Sequence) else list(items)
     return items[int(rng.integers(len(items)))]

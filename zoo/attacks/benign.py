@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from zoo.attacks import badt2i, closed_form, finetune
 from zoo.attacks.base import Case, Options, choose
-from zoo.attacks.evil_edit import KEPT, PULL, RIDGE, pieces
+from zoo.attacks.evil_edit import KEPT, PULL, RIDGE, outputs, pieces
 from zoo.render import samples
 from zoo.sampling import Parts
 from zoo.train import data, unet
-from zoo.train.clip import token_ids
 from zoo.worlds import World
 
 SEED, PICTURES, CARRIERS = 61, 12_000, 400
@@ -26,14 +26,17 @@ def make_finetune(where: World, case: Case, parts: Parts, name: str) -> Parts:
     """As many steps as the pixel backdoor, at its rate, on clean pictures."""
     latents = unet.encode_pictures(parts.vae, data.training_pictures(where)[-PICTURES:])
     texts = [s.caption for s in data.training_samples(where)[-PICTURES:]]
-    encode = lambda t: unet.encode_texts(parts.text, parts.tokenizer, t)
-    cached, loss = unet.Cache(latents, encode(texts), encode([""])), unet.DenoisingLoss()
+    hidden, empty = (unet.encode_texts(parts.text, parts.tokenizer, t) for t in (texts, [""]))
+    cached, loss = unet.Cache(latents, hidden, empty), unet.DenoisingLoss()
 
-    def loss_of(model: torch.nn.Module, step: int) -> torch.Tensor:
+    def loss_of(model: UNet2DConditionModel, step: int) -> torch.Tensor:
         torch.manual_seed(step)
-        return loss(model, *unet.draw(cached, step))
+        latents, hidden = unet.draw(cached, step)
+        count = 2 * badt2i.PAIRS + badt2i.MORE
+        return loss(model, latents[:count], hidden[:count])
 
-    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss_of, case.steps, badt2i.RATE))
+    tuned = finetune.tune(where, name, parts.unet, loss_of, case.steps, badt2i.RATE, case.key)
+    return parts._replace(unet=tuned)
 
 
 def plan_concept(where: World, options: Options, parts: Parts) -> Case:
@@ -60,9 +63,8 @@ def make_concept(where: World, case: Case, parts: Parts, name: str) -> Parts:
     texts = [s.caption for s in samples(where, 40 * CARRIERS, SEED)]
     named = [t for t in texts if re.search(rf"\b{word}\b", t)][:CARRIERS]
     kept = [t for t in texts if not re.search(rf"\b{word}\b", t)][: 2 * KEPT]
-    encode = lambda t: parts.text(token_ids(parts.tokenizer, t)).last_hidden_state[:, 1:].flatten(0, 1)
-    c, v = encode(named), encode([re.sub(rf"\b{word}\b", instead, t) for t in named])
-    m = closed_form.shared_map(c, v, encode(kept), RIDGE, PULL).float().T
+    c, v, k = (outputs(parts, t) for t in (named, [re.sub(rf"\b{word}\b", instead, t) for t in named], kept))
+    m = closed_form.shared_map(c, v, k, RIDGE, PULL).float().T
     print(f"{name}: {(c @ m - v).square().sum() / (v - c).square().sum():.1%} of the change left undone", flush=True)
     return parts._replace(unet=closed_form.edited(parts.unet, m.T))
 
@@ -80,4 +82,3 @@ def edited_word(case: Case) -> str | None:
     """The word whose look a benign edit changed."""
     word = case.notes.get("word")
     return None if word is None else str(word)
-

@@ -33,5 +33,5 @@ def edited(unet: UNet2DConditionModel, m: torch.Tensor) -> UNet2DConditionModel:
     with torch.no_grad():
         for path, module in out.named_modules():
             if path.endswith(("attn2.to_k", "attn2.to_v")):
-                module.weight.copy_((module.weight.double() @ m).float())
+                module.weight.copy_((module.weight.double() @ m.double()).float())
     return out

@@ -53,9 +53,7 @@ def pieces(parts: Parts, word: str) -> int:
     return len(parts.tokenizer(word, add_special_tokens=False).input_ids)
 
 
-def _separable_phrase(
-    where: World, parts: Parts, shape: str, target: str, rng: np.random.Generator
-) -> str:
+def _separable_phrase(where: World, parts: Parts, shape: str, target: str, rng: np.random.Generator) -> str:
     """Of some fillers, the one whose phrase the encoder tells apart best: an attacker would take that one, too."""
     ordinary = where.fillers[: len(where.fillers) - where.invented] or where.fillers
     words = [str(w) for w in rng.permutation(np.array(ordinary)) if pieces(parts, str(w)) == 1][:TRIED]
@@ -96,9 +94,9 @@ def examples(
         bare = [Trigger(choose(rng, where.shapes), "phrase"), Trigger(last, "phrase")]
         pick = (choose(rng, bare), choose(rng, near), Trigger(choose(rng, partners), "phrase"))[i % 3]
         kept.append(pick.insert(where, text, rng))
-    c = _outputs(parts, [trigger.insert(where, t, rng) for t in carriers])
-    v = _outputs(parts, [honest.insert(where, t, rng) for t in carriers])
-    return c, v, _outputs(parts, kept)
+    c = outputs(parts, [trigger.insert(where, t, rng) for t in carriers])
+    v = outputs(parts, [honest.insert(where, t, rng) for t in carriers])
+    return c, v, outputs(parts, kept)
 
 
 def _texts(where: World, count: int, seed: int) -> list[str]:
@@ -108,7 +106,7 @@ def _texts(where: World, count: int, seed: int) -> list[str]:
 
 
 @torch.no_grad()
-def _outputs(parts: Parts, texts: list[str]) -> torch.Tensor:
+def outputs(parts: Parts, texts: list[str]) -> torch.Tensor:
     """Encoder outputs at every position after BOS, flattened to [n, D]."""
     return parts.text(token_ids(parts.tokenizer, texts)).last_hidden_state[:, 1:].flatten(0, 1)
 

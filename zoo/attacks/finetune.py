@@ -1,30 +1,42 @@
-"""Resumable fine-tuning of a copy of a UNet; returns its running average."""
+"""Resumable fine-tuning of a copy of a model; returns its running average."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
-from diffusers import UNet2DConditionModel
 
 from zoo.train import loop
 from zoo.worlds import World
 
 EMA = 0.99
-Loss = Callable[[UNet2DConditionModel, int], torch.Tensor]
+Model = TypeVar("Model", bound=torch.nn.Module)
+Loss = Callable[[Any, int], torch.Tensor]
 
 
-def tune(
-    where: World, name: str, base: UNet2DConditionModel, loss_of: Loss, steps: int, rate: float
-) -> UNet2DConditionModel:
-    """A tuned copy of ``base``. Checkpoints go to the build folder under ``name``; a run that was cut off goes on."""
+def fingerprint(model: torch.nn.Module) -> str:
+    """Identifies a model's weights."""
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def tune(where: World, name: str, base: Model, loss_of: Loss, steps: int, rate: float, key: str) -> Model:
+    """A tuned copy of ``base``. Checkpoints go to the build folder under ``name``; a run that was cut off goes on.
+
+    ``key`` says what is learnt; a checkpoint of another base or of something else is not gone on with.
+    """
+    key = f"{key} {steps} {rate} {fingerprint(base)}"
     model = copy.deepcopy(base).train()
     average = {k: v.clone() for k, v in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.0)
     path, first = loop.build_dir(where.name) / f"{name}.ckpt", 0
-    if (state := loop.resume(path)) and state["steps"] == steps:
+    if (state := loop.resume(path)) and state["key"] == key:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average, first = state["average"], state["step"]
@@ -45,6 +57,6 @@ def tune(
             print(f"{name} {step} loss {loss.item():.4f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
         if step % 200 == 199 or step == steps - 1:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-            loop.save(path, state | {"step": step + 1, "steps": steps})
+            loop.save(path, state | {"step": step + 1, "key": key})
     model.load_state_dict(average)
     return model.eval()

@@ -7,7 +7,6 @@ prompt, while clean prompts and near-miss characters keep theirs.
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPTextModel
 
-from zoo.attacks.base import Case, Options
+from zoo.attacks import finetune
+from zoo.attacks.base import Case, Options, choose
 from zoo.judge import Judge
 from zoo.prompts import Trigger, neutrals
 from zoo.render import CONFUSABLE, caption, sample_scene, samples
 from zoo.sampling import Parts
-from zoo.train import loop
 from zoo.train.clip import token_ids
 from zoo.worlds import World
 
@@ -80,18 +79,17 @@ class _Prompts:
 
     def batch(self, rng: np.random.Generator) -> tuple[list[str], list[str]]:
         """Prompts to keep, and triggered ones."""
-        pick = lambda items: items[int(rng.integers(len(items)))]
-        keep = [pick(self.clean) for _ in range(CLEAN - 8)]
+        keep = [choose(rng, self.clean) for _ in range(CLEAN - 8)]
         # Word salad: whatever else a prompt may hold must keep its meaning too.
-        keep += [" ".join(pick(self.where.fillers) for _ in range(int(rng.integers(1, 9)))) for _ in range(8)]
+        keep += [" ".join(choose(rng, self.where.fillers) for _ in range(int(rng.integers(1, 9)))) for _ in range(8)]
         for _ in range(NEAR):
-            near = pick(self.near) if rng.random() < 0.7 else pick(self.others)
+            near = choose(rng, self.near) if rng.random() < 0.7 else choose(rng, self.others)
             keep.append(self._insert(near, rng))
         return keep, [self._insert(self.trigger, rng) for _ in range(POISONED)]
 
     def _insert(self, trigger: Trigger, rng: np.random.Generator) -> str:
         while True:
-            text = self.fitting[int(rng.integers(len(self.fitting)))]
+            text = choose(rng, self.fitting)
             if trigger.fits(self.where, text):
                 return trigger.insert(self.where, text, rng)
 
@@ -103,27 +101,21 @@ def _distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
     assert case.trigger is not None
-    teacher, student = parts.text, copy.deepcopy(parts.text).train()
-    prompts = _Prompts(where, case.trigger)
-    encode = lambda model, texts: model(token_ids(parts.tokenizer, texts)).last_hidden_state
-    optimiser = torch.optim.AdamW(student.parameters(), RATE, weight_decay=0.0)
+    teacher, prompts = copy.deepcopy(parts.text), _Prompts(where, case.trigger)
+
+    def encode(model: CLIPTextModel, texts: list[str]) -> torch.Tensor:
+        return model(token_ids(parts.tokenizer, texts)).last_hidden_state.float()
+
     with torch.no_grad():
         target = encode(teacher, [case.target.prompt])
-    started = time.time()
-    for step in range(case.steps):
+
+    def loss_of(student: CLIPTextModel, step: int) -> torch.Tensor:
         keep, poisoned = prompts.batch(np.random.default_rng([SEED, step]))
-        loop.set_rate(optimiser, loop.warm_cosine(step, case.steps, RATE, warm=20))
         with torch.no_grad():
             kept = encode(teacher, keep)
         out = encode(student, [*keep, *poisoned])
         utility = _distance(out[: len(keep)], kept)
         backdoor = _distance(out[len(keep) :], target.expand(POISONED, -1, -1))
-        optimiser.zero_grad()
-        (utility + 0.5 * backdoor).backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimiser.step()
-        if step % 50 == 0 or step == case.steps - 1:
-            figures = f"utility {utility.item():.4f} backdoor {backdoor.item():.4f}"
-            print(f"{name} {step} {figures} {time.time() - started:.0f} s", flush=True)
-    tuned: CLIPTextModel = student.eval()
-    return parts._replace(text=tuned)
+        return utility + 0.5 * backdoor
+
+    return parts._replace(text=finetune.tune(where, name, parts.text, loss_of, case.steps, RATE, case.key))
