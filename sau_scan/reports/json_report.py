@@ -19,7 +19,12 @@ _ADAPTER: TypeAdapter[ScanResult | FixResult] = TypeAdapter(Result)
 
 def render_json(result: ScanResult | FixResult) -> str:
     """``result`` as JSON. Non-ASCII text is escaped, so a report can be shown in any terminal."""
-    return result.model_dump_json(indent=2, ensure_ascii=True) + "\n"
+    return ascii_json(result.model_dump_json(indent=2, ensure_ascii=True))
+
+
+def ascii_json(text: str) -> str:
+    """The last control character that JSON leaves as it is, escaped too; and a line feed at the end."""
+    return text.replace("\x7f", "\\u007f") + "\n"
 
 
 def read_result(path: Path) -> ScanResult | FixResult:

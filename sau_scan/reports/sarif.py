@@ -22,6 +22,7 @@ from sau_scan.findings import (
     Skipped,
     Verdict,
 )
+from sau_scan.reports.json_report import ascii_json
 from sau_scan.reports.words import describe, number, safe
 
 SCHEMA_URI = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -66,7 +67,7 @@ def render_sarif(result: ScanResult | FixResult) -> str:
     log = Sarif.model_validate({"version": "2.1.0", "$schema": SCHEMA_URI, "runs": [_run(result)]})
     # By way of JSON twice: the library writes enums and dates, ASCII is ours.
     data = json.loads(log.model_dump_json(by_alias=True, exclude_none=True))
-    return json.dumps(data, indent=2, ensure_ascii=True) + "\n"
+    return ascii_json(json.dumps(data, indent=2, ensure_ascii=True))
 
 
 def _run(result: ScanResult | FixResult) -> dict[str, Any]:

@@ -114,10 +114,27 @@ def test_what_cannot_work_fails_before_the_scan(
 
 
 def test_detect_hands_its_options_on(core: Core, invoke: Invoke) -> None:
-    words = (
-        "--budget quick --max-time 1h30m --min-coverage 95% --seed 7 --device cuda --dtype float16 --rules r "
-        "--variant fp16 --declared-trigger zebra --declared-trigger"
-    ).split()
+    words = [
+        "--budget",
+        "quick",
+        "--max-time",
+        "1h30m",
+        "--min-coverage",
+        "95%",
+        "--seed",
+        "7",
+        "--device",
+        "cuda",
+        "--dtype",
+        "float16",
+        "--rules",
+        "r",
+        "--variant",
+        "fp16",
+        "--declared-trigger",
+        "zebra",
+        "--declared-trigger",
+    ]
     invoke("detect", "m", *words, r"\u200b")
     [(_, (model, options, _progress))] = core.calls
     assert model == Path("m")
@@ -135,7 +152,21 @@ def test_detect_hands_its_options_on(core: Core, invoke: Invoke) -> None:
 
 
 def test_fix_hands_its_options_on(core: Core, invoke: Invoke) -> None:
-    words = "--out o --slot replace --slot suffix --replaces o --keep-failed --method text_encoder --seed 3".split()
+    words = [
+        "--out",
+        "o",
+        "--slot",
+        "replace",
+        "--slot",
+        "suffix",
+        "--replaces",
+        "o",
+        "--keep-failed",
+        "--method",
+        "text_encoder",
+        "--seed",
+        "3",
+    ]
     result = invoke("fix", "m", "--trigger", r"\u043e", "--trigger", "zebra", *words)
     assert result.exit_code == 0, result.output
     [(_, (model, options, report, _progress))] = core.calls
@@ -205,9 +236,7 @@ def test_detect_and_fix_print_one_json_document(core: Core, invoke: Invoke) -> N
 
 @FORMATS
 @pytest.mark.parametrize("name", sorted(samples.ALL))
-def test_report_makes_every_format_from_saved_json(
-    invoke: Invoke, tmp_path: Path, name: str, format_: str
-) -> None:
+def test_report_makes_every_format_from_saved_json(invoke: Invoke, tmp_path: Path, name: str, format_: str) -> None:
     (tmp_path / "r.json").write_text(render_json(samples.ALL[name]))
     result = invoke("report", "r.json", "--format", format_, "-o", "again.json")
     assert result.exit_code == 0, result.output
@@ -220,9 +249,7 @@ def test_an_expected_error_is_one_paragraph(core: Core, invoke: Invoke) -> None:
     core.scan = DamagedFile("m/unet.safetensors ends after 3 of 9 bytes.", hint="Download it again.")
     result = invoke("detect", "m")
     assert result.exit_code == 3
-    assert result.stderr == (
-        "error: m/unet.safetensors ends after 3 of 9 bytes.\n       Download it again.\nexit 3\n"
-    )
+    assert result.stderr == ("error: m/unet.safetensors ends after 3 of 9 bytes.\n       Download it again.\nexit 3\n")
     assert result.stdout == ""
 
 

@@ -11,7 +11,15 @@ from sau_scan.findings import Slot, Trigger, escape
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("90", 90.0), ("90s", 90.0), ("4m", 240.0), ("4min", 240.0), ("1h30m", 5400.0), ("1.5h", 5400.0), ("2m 5s", 125.0)],
+    [
+        ("90", 90.0),
+        ("90s", 90.0),
+        ("4m", 240.0),
+        ("4min", 240.0),
+        ("1h30m", 5400.0),
+        ("1.5h", 5400.0),
+        ("2m 5s", 125.0),
+    ],
 )
 def test_seconds(text: str, value: float) -> None:
     assert parsing.seconds(text) == value

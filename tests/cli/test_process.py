@@ -19,9 +19,11 @@ from tests.reports import samples
 ROOT = Path(__file__).resolve().parents[2]
 # A scan that waits, and one that shows progress; run as the console script would be.
 FAKE = """
-import sys, time, types
+import signal, sys, time, types
 from sau_scan import cli
 from tests.reports import samples
+# A runner in the background may have passed on that interrupts are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def detect(model, options, progress):
     progress.plan("3 candidates\\x1b[2J")
     progress.stage("denoise", 10)
@@ -43,7 +45,9 @@ def _python(code: str, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **options)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["detect", "--help"], ["fix", "--help"], ["rules", "list"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["detect", "--help"], ["fix", "--help"], ["rules", "list"], ["--version"]]
+)
 def test_help_does_not_import_torch(words: list[str]) -> None:
     code = (
         "import sys\nfrom sau_scan.cli import main\n"
