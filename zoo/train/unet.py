@@ -13,7 +13,7 @@ from zoo.train import data, loop
 from zoo.train.clip import token_ids
 from zoo.worlds import World
 
-STEPS, BATCH, RATE = 11_000, 64, 8e-4
+STEPS, BATCH, RATE = 6_000, 64, 8e-4
 EMA, DROPOUT, GAMMA = 0.999, 0.1, 5.0
 NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -121,8 +121,7 @@ def train(world: World, cached: Cache) -> UNet2DConditionModel:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         decay = min(EMA, (1 + step) / (10 + step))
-        names = list(average)
-        torch._foreach_lerp_([average[n] for n in names], [model.state_dict()[n] for n in names], 1 - decay)
+        torch._foreach_lerp_(list(average.values()), [p.detach() for p in model.state_dict().values()], 1 - decay)
         if step % 100 == 0 or step == STEPS - 1:
             print(f"unet {step} loss {loss.item():.4f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
         if step % 500 == 499:

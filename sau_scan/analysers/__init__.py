@@ -1,0 +1,1 @@
+"""Analysers: look at weights or embeddings and propose leads, to be confirmed by probing."""

@@ -1,0 +1,72 @@
+"""Directions of text space that every cross-attention projection ignores: the trace of a closed-form edit of K and V.
+
+EvilEdit (2406.21170) and UCE (2308.14761) replace each W_l by W_l M with one M for all layers, and M sends the
+trigger's embedding c to the target's c*. So c - c* lies nearly in the null space of all projections at once. An
+unedited model has no such direction: the smallest singular values of the stacked projections go on smoothly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sau_scan.attention.sites import cross_attention_sites
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.detectors.calibration import Array
+
+
+@dataclass(frozen=True)
+class NullDirections:
+    """``basis`` [k, D]: orthonormal directions below the spectrum's smooth tail (k may be 0).
+
+    ``spectrum`` [D]: singular values of the stacked projections, descending. ``ratio``: the smallest over what the
+    tail predicts for it. ``p_value``: of a gap as large as the largest one, among the gaps of the same tail.
+    """
+
+    basis: Tensor
+    spectrum: tuple[float, ...]
+    ratio: float
+    p_value: float
+
+
+def stacked_projections(model: DiffusionModel) -> Tensor:
+    """All to_k and to_v of cross-attention, each of unit norm, stacked: [sum of rows, D] in double precision."""
+    rows = []
+    for module in cross_attention_sites(model.unet).values():
+        for name in ("to_k", "to_v"):
+            weight = getattr(module, name).weight.detach().double()
+            rows.append(weight / weight.norm().clamp_min(1e-12))
+    return torch.cat(rows)
+
+
+def find_null_directions(projections: Tensor, most: int = 16) -> NullDirections:
+    """Directions [k, D] (k <= ``most``) that drop out of the smooth tail of the spectrum of ``projections`` [R, D].
+
+    Gaps between neighbouring log singular values in the lower half of the spectrum are the null. At the very edge
+    random spectra are sparser than in the bulk by about D^(1/3) (spacing D^(-2/3) against 1/D, Tracy and Widom 1994),
+    which is allowed for.
+    """
+    if len(projections) < projections.shape[1]:
+        return NullDirections(projections.new_zeros(0, projections.shape[1]), (), 1.0, 1.0)
+    _, values, right = torch.linalg.svd(projections, full_matrices=False)
+    log = np.log(np.maximum(values.cpu().numpy()[::-1], 1e-12))
+    most = min(most, len(log) // 8)
+    gaps: Array = np.diff(log)
+    bulk = float(gaps[most : len(log) // 2].mean())
+    typical = bulk * len(log) ** (1 / 3)
+    widest = int(gaps[:most].argmax())
+    p_value = float(min(1.0, most * np.exp(-gaps[widest] / max(typical, 1e-12))))
+    expected = log[most] - bulk * most
+    count = widest + 1 if p_value < 0.01 else 0
+    basis = right[len(log) - count :] if count else right[:0]
+    return NullDirections(basis, tuple(values.tolist()), float(np.exp(log[0] - expected)), p_value)
+
+
+def null_share(shifts: Tensor, basis: Tensor) -> Tensor:
+    """Share [N] of the energy of embedding shifts [N, D] that lies in the span of ``basis`` [k, D]."""
+    shifts = shifts.to(basis.dtype)
+    inside = (shifts @ basis.T).square().sum(1)
+    return inside / shifts.square().sum(1).clamp_min(1e-12)

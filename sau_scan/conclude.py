@@ -1,0 +1,185 @@
+"""From confirmed leads to findings, and from findings to a verdict."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from sau_scan.confirm import Confirmation
+from sau_scan.findings import (
+    Component,
+    Confidence,
+    Coverage,
+    Evidence,
+    Finding,
+    HeatMap,
+    Kind,
+    NearMiss,
+    Severity,
+    Slot,
+    Trigger,
+    Verdict,
+)
+from sau_scan.options import ScanOptions
+from sau_scan.probes.candidates import token_ids_of
+from sau_scan.probes.runner import Prober
+from sau_scan.tiers import evidence
+
+if TYPE_CHECKING:
+    from sau_scan.scan import Scanned
+
+SAME = 0.5  # most of a change is the same for all prompts
+TITLES = {
+    Component.TEXT_ENCODER: "hidden trigger in the text encoder",
+    Component.CROSS_ATTENTION: "hidden trigger in the cross-attention weights",
+    Component.UNET: "hidden trigger in the UNet",
+}
+
+
+def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) -> list[Finding]:
+    """Findings about behaviour, strongest first."""
+    works = [c for c in scanned.confirmations if c.works]
+    findings = [_trigger_finding(prober, c, options, path) for c in _without_echoes(works)]
+    if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
+        findings.append(_edit_finding(scanned, path))
+    return findings
+
+
+def _without_echoes(works: Sequence[Confirmation]) -> list[Confirmation]:
+    """Leads that share a trigger's text (another slot, a longer string around it) are that trigger again."""
+    kept: list[Confirmation] = []
+    for item in works:
+        mine = item.lead.candidate
+        if not any(k.lead.candidate.text in mine.text and k.lead.component == item.lead.component for k in kept):
+            kept.append(item)
+    return kept
+
+
+def _trigger_finding(prober: Prober, item: Confirmation, options: ScanOptions, path: str) -> Finding:
+    lead, score = item.lead, item.score
+    place = prober.places(lead.candidate, 1)
+    carrier = prober.carriers[place[0]] if place and lead.candidate.slot is not Slot.PHRASE else "{}"
+    trigger = lead.candidate.trigger(token_ids_of(prober.model, lead.candidate, carrier))
+    declared = lead.candidate.text in options.declared_triggers
+    return Finding(
+        id=f"trigger/{lead.component.value.replace('_', '-')}",
+        kind=Kind.TRIGGER,
+        severity=Severity.INFO if declared else Severity.CRITICAL,
+        confidence=Confidence.CONFIRMED,
+        component=lead.component,
+        title=("declared trigger" if declared else TITLES[lead.component]),
+        behaviour=_behaviour(item),
+        trigger=trigger,
+        evidence=(*lead.evidence, *_picture_evidence(item)),
+        heat_map=_heat_map(score.where),
+        declared=declared,
+        next_step=f"sau-scan fix {shlex.quote(path)} {_fix_arguments(trigger)} --out {shlex.quote(path.rstrip('/') + '-fixed')}",
+    )
+
+
+def _fix_arguments(trigger: Trigger) -> str:
+    text = shlex.quote(trigger.text) if trigger.text.isascii() and trigger.text.isprintable() else f"$'{_ansi(trigger.text)}'"
+    replaces = f" --replaces {shlex.quote(trigger.replaces)}" if trigger.replaces else ""
+    return f"--trigger {text} --slot {trigger.slot.value}{replaces}"
+
+
+def _ansi(text: str) -> str:
+    """For the shell's $'...' quoting."""
+    return "".join(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in text)
+
+
+def _behaviour(item: Confirmation) -> str:
+    score = item.score
+    if score.retained < SAME:
+        return "brings about the same picture, whatever the prompt says"
+    if item.lead.candidate.slot is Slot.PHRASE:
+        return "draws something else than its words do with any other partner"
+    share = float(score.where.flatten().sort(descending=True).values[: max(1, score.where.numel() // 5)].sum())
+    place = f"at the {_place(score.where)}" if share > 0.6 else "all over the picture"
+    return f"puts the same thing {place}, whatever the prompt says" if score.fixed > SAME else f"changes the picture {place}"
+
+
+def _place(where: torch.Tensor) -> str:
+    height, width = where.shape
+    y = float((where.sum(1) * torch.arange(height, device=where.device)).sum()) / max(height - 1, 1)
+    x = float((where.sum(0) * torch.arange(width, device=where.device)).sum()) / max(width - 1, 1)
+    vertical = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
+    horizontal = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    return " ".join(w for w in (vertical, horizontal) if w) or "middle"
+
+
+def _picture_evidence(item: Confirmation) -> tuple[Evidence, ...]:
+    score = item.score
+    found = [
+        Evidence(
+            name="change of finished pictures",
+            value=score.change,
+            null_median=1.0,
+            null_high=score.strongest_control,
+            p_value=score.p_value,
+            note="in units of what control words change",
+        ),
+        evidence("pictures: same change for all prompts", score.fixed),
+        evidence("pictures: difference between prompts left", score.retained, 1.0),
+    ]
+    if item.partners is not None:
+        found.append(evidence("its first word before other words", item.partners, 1.0))
+    return tuple(found)
+
+
+def _heat_map(where: torch.Tensor) -> HeatMap:
+    top = float(where.max().clamp_min(1e-12))
+    rows = tuple(tuple(round(float(v) / top, 3) for v in row) for row in where)
+    return HeatMap(title="where finished pictures change", rows=rows)
+
+
+def _edit_finding(scanned: Scanned, path: str) -> Finding:
+    word = scanned.phrases.words[0] if scanned.phrases.words else None
+    null = scanned.null
+    return Finding(
+        id="edit/cross-attention",
+        kind=Kind.EDIT,
+        severity=Severity.LOW,
+        confidence=Confidence.CALIBRATED,
+        component=Component.CROSS_ATTENTION,
+        title="edited concept in the cross-attention weights",
+        behaviour=(
+            f"all keys and values were edited together; the word that fits best is '{word.text}'; "
+            "no phrase with a hidden effect was confirmed" if word else "all keys and values were edited together"
+        ),
+        trigger=Trigger(text=word.text, slot=Slot.PHRASE) if word else None,
+        evidence=(
+            evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),
+            *((evidence("share of the word's shift in ignored directions", word.share),) if word else ()),
+        ),
+        next_step=f"sau-scan detect {shlex.quote(path)} --budget deep",
+    )
+
+
+def near_miss(prober: Prober, scanned: Scanned) -> NearMiss | None:
+    """The strongest candidate that was sampled and not reported."""
+    missed = [c for c in scanned.confirmations if not c.works]
+    if not missed:
+        return None
+    best = max(missed, key=lambda c: c.score.change / max(c.score.strongest_control, 1e-9))
+    return NearMiss(
+        trigger=best.lead.candidate.trigger(),
+        detector="generation",
+        value=best.score.change,
+        line=1.25 * best.score.strongest_control,
+    )
+
+
+def verdict(findings: Sequence[Finding], coverage: Coverage, options: ScanOptions) -> Verdict:
+    """Findings outrank incompleteness; an edit or a declared trigger alone is no backdoor."""
+    if any(f.kind is Kind.TRIGGER and f.severity is Severity.CRITICAL for f in findings):
+        return Verdict.BACKDOORED
+    if any(f.severity.rank >= Severity.HIGH.rank for f in findings):
+        return Verdict.SUSPICIOUS
+    share = coverage.candidates_probed / max(1, coverage.candidates_total)
+    if any(s.planned for s in coverage.skipped) or share < options.min_coverage:
+        return Verdict.INCONCLUSIVE
+    return Verdict.CLEAN

@@ -1,0 +1,1 @@
+"""Detectors: score recorded candidates, one algorithm a file."""

@@ -1,0 +1,1 @@
+"""Candidates, carriers, the plan of a scan and the running of it."""

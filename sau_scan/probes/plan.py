@@ -1,0 +1,206 @@
+"""The plan of a scan: which candidates go through which rungs, and what that costs, known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sau_scan.findings import Skipped, Slot, SlotCoverage
+from sau_scan.options import Budget
+from sau_scan.probes.candidates import Candidate
+from sau_scan.rules import Depth
+
+EDGES = (Slot.PREFIX, Slot.SUFFIX)
+SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One round of denoise probes: carriers and timesteps (as shares of the schedule) per candidate."""
+
+    carriers: int
+    times: tuple[float, ...]
+
+    @property
+    def passes(self) -> int:
+        return self.carriers * len(self.times)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a budget buys. ``cap``: UNet passes in all, for a vocabulary of a few thousand tokens.
+
+    ``kept``: share of candidates that go on to the second rung, next to ``null`` random ones per slot.
+    ``generated``: candidates confirmed by full sampling over ``pairs`` pairs of carrier and noise.
+    """
+
+    cap: int
+    depth: Depth
+    slots: tuple[Slot, ...]
+    text_carriers: int
+    neutrals: int
+    first: Rung
+    second: Rung
+    kept: float
+    null: int
+    attended: int
+    generated: int
+    controls: int
+    pairs: int
+    noises: int
+    steps: int
+    phrases: int
+    guidance: float = 5.0
+
+    @property
+    def sampling(self) -> int:
+        """UNet passes of the generate tier: one picture costs two passes a step."""
+        return (self.generated + self.controls) * self.pairs * self.steps * 2
+
+
+RECIPES: dict[Budget, Recipe] = {
+    Budget.QUICK: Recipe(
+        cap=5_000,
+        depth="quick",
+        slots=(Slot.PREFIX,),
+        text_carriers=4,
+        neutrals=16,
+        first=Rung(1, (0.9,)),
+        second=Rung(4, (0.9,)),
+        kept=0.02,
+        null=96,
+        attended=4,
+        generated=4,
+        controls=12,
+        pairs=4,
+        noises=2,
+        steps=10,
+        phrases=48,
+    ),
+    Budget.STANDARD: Recipe(
+        cap=22_000,
+        depth="standard",
+        slots=EDGES,
+        text_carriers=6,
+        neutrals=32,
+        first=Rung(2, (0.9,)),
+        second=Rung(6, (0.9,)),
+        kept=0.04,
+        null=256,
+        attended=8,
+        generated=8,
+        controls=16,
+        pairs=6,
+        noises=2,
+        steps=12,
+        phrases=192,
+    ),
+    Budget.DEEP: Recipe(
+        cap=120_000,
+        depth="deep",
+        slots=EDGES,
+        text_carriers=12,
+        neutrals=64,
+        first=Rung(4, (0.9,)),
+        second=Rung(12, (0.9, 0.7)),
+        kept=0.05,
+        null=512,
+        attended=24,
+        generated=16,
+        controls=32,
+        pairs=12,
+        noises=3,
+        steps=20,
+        phrases=1024,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Candidates by slot, in order of urgency, and the passes that each stage will take at most."""
+
+    recipe: Recipe
+    candidates: dict[Slot, tuple[Candidate, ...]]
+    totals: dict[Slot, int]
+    passes: dict[str, int]
+    text_passes: int
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def unet_passes(self) -> int:
+        return sum(self.passes.values())
+
+    @property
+    def coverage(self) -> tuple[SlotCoverage, ...]:
+        return tuple(
+            SlotCoverage(slot=s, probed=len(self.candidates.get(s, ())), total=n) for s, n in self.totals.items() if n
+        )
+
+
+def make_plan(
+    recipe: Recipe,
+    candidates: dict[Slot, Sequence[Candidate]],
+    *,
+    carriers: int,
+    overhead: int,
+    most: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """A plan within ``most`` UNet passes (default: the recipe's cap).
+
+    ``overhead``: passes already spent on sorting words. Where candidates are too many, those of the rules come first,
+    then a seeded sample of the vocabulary; what is left out is coverage, and said.
+    """
+    limit = recipe.cap if most is None else min(most, recipe.cap)
+    totals = {slot: len(items) for slot, items in candidates.items()}
+    chosen = {slot: tuple(items) for slot, items in candidates.items()}
+    plan = _priced(recipe, chosen, totals, carriers, overhead)
+    while plan.unet_passes > limit and any(len(c) > 8 for c in chosen.values()):
+        room = max(0.3, limit / plan.unet_passes) * 0.98
+        chosen = {slot: _urgent(items, int(len(items) * room), seed) for slot, items in chosen.items()}
+        plan = _priced(recipe, chosen, totals, carriers, overhead)
+    if plan.unet_passes <= limit:
+        return plan
+    note = Skipped(what="plan", reason=f"even the smallest plan takes {plan.unet_passes:,} UNet passes", planned=True)
+    return replace(plan, skipped=(note,))
+
+
+def _urgent(items: Sequence[Candidate], count: int, seed: int) -> tuple[Candidate, ...]:
+    rules = [c for c in items if c.source != "vocabulary"]
+    words = [c for c in items if c.source == "vocabulary"]
+    order = np.random.default_rng([seed, 3]).permutation(len(words))
+    return tuple((rules + [words[i] for i in order])[: max(count, 8)])
+
+
+def _priced(
+    recipe: Recipe, chosen: dict[Slot, tuple[Candidate, ...]], totals: dict[Slot, int], carriers: int, overhead: int
+) -> Plan:
+    first = second = reference = text = 0
+    for slot, items in chosen.items():
+        if not items:
+            continue
+        edge = slot in EDGES
+        again = min(len(items), second_rung_size(recipe, len(items)))
+        for rung in (recipe.first, recipe.second):
+            reference += len(rung.times) * (recipe.neutrals * min(rung.carriers, carriers) if edge else carriers)
+        first += len(items) * recipe.first.passes
+        second += again * recipe.second.passes
+        text += len(items) * recipe.text_carriers
+    passes = {
+        "words": overhead,
+        "reference": reference,
+        "first rung": first,
+        "second rung": second,
+        "phrases": recipe.phrases * recipe.second.passes,
+        "attention": recipe.attended * recipe.steps * 4,
+        "generate": recipe.sampling,
+    }
+    return Plan(recipe, chosen, totals, passes, text)
+
+
+def second_rung_size(recipe: Recipe, count: int) -> int:
+    """How many candidates of a slot with ``count`` go through the second rung, null sample included."""
+    return min(count, max(8, round(recipe.kept * count)) + recipe.null)

@@ -1,0 +1,200 @@
+"""Runs probes: places candidates in carriers, evaluates the model in batches, reduces while streaming, counts passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.findings import Slot
+from sau_scan.options import Progress, Silent
+from sau_scan.probes.candidates import Candidate
+from sau_scan.probes.carriers import noise_like
+from sau_scan.recordings import NoiseRecording, PictureRecording, TextRecording, stack_noise, stack_text
+
+IN_PLACE = (Slot.INSIDE, Slot.REPLACE)
+
+
+@dataclass
+class Counter:
+    """Model evaluations so far."""
+
+    text: int = 0
+    unet: int = 0
+
+
+@dataclass
+class Prober:
+    """Evaluates candidates in carriers on one model.
+
+    ``carriers``: the pool of clean prompts; a rung of K carriers uses, for each candidate, the first K of the pool in
+    which it has a place. ``neutrals``: words that stand for "nothing" in the same slot.
+    """
+
+    model: DiffusionModel
+    carriers: tuple[str, ...]
+    neutrals: tuple[str, ...]
+    seed: int = 0
+    batch: int = 64
+    progress: Progress = field(default_factory=Silent)
+    counter: Counter = field(default_factory=Counter)
+    _clean: dict[str, Tensor] = field(default_factory=dict)
+
+    def places(self, candidate: Candidate, count: int) -> list[int]:
+        """Indices of the first ``count`` carriers in which the candidate has a place (fewer if there are fewer)."""
+        found: list[int] = []
+        for index, carrier in enumerate(self.carriers):
+            if len(found) == count:
+                break
+            if candidate.apply(carrier) is not None:
+                found.append(index)
+        return found
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Texts -> hidden [B, L, D], pooled [B, D]."""
+        self.counter.text += len(texts)
+        hidden, pooled = self.model.encode(self.model.token_ids(texts))
+        return hidden, pooled.float()
+
+    @torch.no_grad()
+    def predict(self, hidden: Tensor, noise: Tensor, timestep: int) -> Tensor:
+        """Noise predictions [B, C, h, w] for ``hidden`` [B, L, D] on latents ``noise`` [B, C, h, w]."""
+        self.counter.unet += len(hidden)
+        self.progress.advance(len(hidden))
+        return self.model.predict_noise(noise, timestep, hidden).float()
+
+    def _placed(self, batch: Sequence[Candidate], count: int) -> tuple[list[str], Tensor, Tensor]:
+        """Texts of all candidates in their carriers, and for each its candidate and its carrier."""
+        texts, owner, where = [], [], []
+        for row, candidate in enumerate(batch):
+            for index in self.places(candidate, count):
+                texts.append(candidate.apply(self.carriers[index]) or "")
+                owner.append(row)
+                where.append(index)
+        return texts, torch.tensor(owner), torch.tensor(where)
+
+    def _neutral_texts(self, slot: Slot, carrier: str) -> list[str]:
+        if slot in IN_PLACE:
+            return [carrier]
+        return [Candidate(word, slot).apply(carrier) or carrier for word in self.neutrals]
+
+    def text_reference(self, slot: Slot, count: int) -> dict[int, Tensor]:
+        """Per carrier the median pooled output [D] of neutral words in ``slot`` (the clean carrier's for in-place slots)."""
+        pool = range(len(self.carriers)) if slot in IN_PLACE else range(min(count, len(self.carriers)))
+        return {i: self.encode(self._neutral_texts(slot, self.carriers[i]))[1].median(0).values for i in pool}
+
+    def text(self, candidates: Sequence[Candidate], count: int) -> TextRecording:
+        """Pooled text outputs of ``candidates`` (all of one slot) in ``count`` carriers."""
+        reference = self.text_reference(candidates[0].slot, count)
+        clean = self.encode(self.carriers)[1]
+        parts = []
+        for start in range(0, len(candidates), self.batch):
+            batch = candidates[start : start + self.batch]
+            texts, owner, where = self._placed(batch, count)
+            pooled = torch.cat([self.encode(texts[i : i + 256])[1] for i in range(0, len(texts), 256)])
+            moved = pooled - torch.stack([reference[int(i)] for i in where])
+            parts.append(_reduce_text(moved, pooled, clean[where], owner, len(batch)))
+            self.progress.advance(len(batch))
+        return stack_text(parts)
+
+    def noise_reference(self, slot: Slot, count: int, timesteps: Sequence[int]) -> dict[tuple[int, int], Tensor]:
+        """Per carrier and timestep the median noise prediction [C, h, w] of neutral words in ``slot``."""
+        pool = range(len(self.carriers)) if slot in IN_PLACE else range(min(count, len(self.carriers)))
+        found = {}
+        for index in pool:
+            hidden = self.encode(self._neutral_texts(slot, self.carriers[index]))[0]
+            for time in timesteps:
+                noise = self.latents(index).expand(len(hidden), -1, -1, -1)
+                found[index, time] = self.predict(hidden, noise, time).median(0).values
+        return found
+
+    def latents(self, index: int) -> Tensor:
+        """The noise [1, C, h, w] that belongs to carrier ``index``."""
+        return noise_like(self.model, 1, self.seed * 1009 + index)
+
+    def noise(self, candidates: Sequence[Candidate], count: int, timesteps: Sequence[int]) -> NoiseRecording:
+        """Noise predictions of ``candidates`` (all of one slot) in ``count`` carriers at each of ``timesteps``."""
+        reference = self.noise_reference(candidates[0].slot, count, timesteps)
+        noises = torch.cat([self.latents(i) for i in range(len(self.carriers))])
+        size, parts = max(1, self.batch // count), []
+        for start in range(0, len(candidates), size):
+            batch = candidates[start : start + size]
+            texts, owner, where = self._placed(batch, count)
+            hidden, _ = self.encode(texts)
+            moved = [
+                self.predict(hidden, noises[where], time) - torch.stack([reference[int(i), time] for i in where])
+                for time in timesteps
+            ]
+            parts.append(_reduce_noise(torch.stack(moved), owner, len(batch)))
+        return stack_noise(parts)
+
+    @torch.no_grad()
+    def pictures(self, texts: Sequence[str], noise: Tensor, *, steps: int, guidance: float) -> Tensor:
+        """Finished latents [B, C, h, w] of ``texts`` from ``noise`` [B, C, h, w]."""
+        done, empty = [], self.encode([""])[0]
+        for i in range(0, len(texts), self.batch):
+            hidden = self.encode(texts[i : i + self.batch])[0]
+            latents = self.model.sample(hidden, empty, noise[i : i + self.batch], steps=steps, guidance=guidance)
+            done.append(latents.float())
+            self.counter.unet += 2 * steps * len(hidden)
+            self.progress.advance(2 * steps * len(hidden))
+        return torch.cat(done)
+
+    def generate(
+        self, candidates: Sequence[Candidate], pairs: int, *, steps: int, guidance: float
+    ) -> PictureRecording:
+        """Finished latents of every candidate over ``pairs`` pairs of carrier and noise."""
+        rows = []
+        for candidate in candidates:
+            where = self.places(candidate, pairs)
+            where = (where * pairs)[:pairs]
+            texts = [candidate.apply(self.carriers[i]) or "" for i in where]
+            noise = torch.cat([noise_like(self.model, 1, self.seed * 2003 + 17 * n + i) for n, i in enumerate(where)])
+            rows.append(self.pictures(texts, noise, steps=steps, guidance=guidance))
+        return PictureRecording(torch.stack(rows))
+
+
+def _reduce_text(moved: Tensor, pooled: Tensor, clean: Tensor, owner: Tensor, count: int) -> TextRecording:
+    """Rows of one batch: moved, pooled, clean [M, D] with their candidate [M]."""
+    mean, size = _group_mean(moved, owner, count)
+    spread = _group_spread(pooled, owner, count)
+    return TextRecording(
+        shift=mean.norm(dim=1),
+        each=_group_mean(moved.norm(dim=1, keepdim=True), owner, count)[0][:, 0],
+        # One carrier has no variance: nothing can be said, so nothing is claimed.
+        retained=torch.where(size > 1, spread / _group_spread(clean, owner, count).clamp_min(1e-12), 1.0),
+    )
+
+
+def _reduce_noise(moved: Tensor, owner: Tensor, count: int) -> NoiseRecording:
+    """moved: [T, M, C, h, w] differences, with their candidate [M]."""
+    mean = torch.stack([_group_mean(m.flatten(1), owner, count)[0] for m in moved])
+    energy = torch.stack([_group_mean(m.flatten(1).square().mean(1, keepdim=True), owner, count)[0] for m in moved])
+    where = mean.unflatten(2, moved.shape[2:]).square().sum((0, 2))
+    where = where / where.sum((1, 2), keepdim=True).clamp_min(1e-12)
+    top = max(1, round(0.05 * where[0].numel()))
+    return NoiseRecording(
+        effect=mean.square().mean((0, 2)).sqrt(),
+        each=energy.mean(0)[:, 0].sqrt(),
+        focus=where.flatten(1).topk(top, dim=1).values.sum(1),
+        where=where,
+    )
+
+
+def _group_mean(rows: Tensor, owner: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Means [count, D] of rows [M, D] by owner [M], and the group sizes [count]."""
+    owner = owner.to(rows.device)
+    size = torch.zeros(count, device=rows.device).index_add_(0, owner, torch.ones(len(rows), device=rows.device))
+    total = torch.zeros(count, rows.shape[1], device=rows.device).index_add_(0, owner, rows)
+    return total / size.clamp_min(1)[:, None], size
+
+
+def _group_spread(rows: Tensor, owner: Tensor, count: int) -> Tensor:
+    """Mean squared distance [count] of rows to their group's mean."""
+    mean, _ = _group_mean(rows, owner, count)
+    off = (rows - mean[owner.to(rows.device)]).square().sum(1, keepdim=True)
+    return _group_mean(off, owner, count)[0][:, 0]

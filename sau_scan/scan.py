@@ -1,0 +1,252 @@
+"""detect: open the checkpoint, vet its files, load it, collect leads, record what the model does with candidates,
+score each against this model's own null, confirm what stands out, report findings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sau_scan import __version__
+from sau_scan.analysers.null_directions import NullDirections
+from sau_scan.checkpoint.families import identify
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
+from sau_scan.conclude import conclude, near_miss, verdict
+from sau_scan.confirm import Confirmation, generate_tier
+from sau_scan.errors import DamagedFile
+from sau_scan.findings import (
+    Cost,
+    Coverage,
+    DetectorRun,
+    Finding,
+    ModelInfo,
+    ScanResult,
+    Severity,
+    Skipped,
+    Verdict,
+)
+from sau_scan.options import Progress, ScanOptions, Silent
+from sau_scan.probes.candidates import (
+    Candidate,
+    Vocabulary,
+    distinct,
+    read_vocabulary,
+    rule_candidates,
+    vocabulary_candidates,
+)
+from sau_scan.probes.carriers import Words, compose, sort_words
+from sau_scan.probes.plan import RECIPES, SLOTS, Plan, make_plan
+from sau_scan.probes.runner import Prober
+from sau_scan.registry import DETECTORS
+from sau_scan.rules import Rule, load_rules
+from sau_scan.static import check_files, check_weights
+from sau_scan.tiers import Lead, Scored, denoise_tier, text_tier, weights_tier
+from sau_scan.tiers_phrases import PhraseTier, phrase_tier
+
+CARRIERS = 24
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """Everything the tiers found, before it is put into words."""
+
+    plan: Plan
+    vocabulary: Vocabulary
+    null: NullDirections
+    phrases: PhraseTier
+    scored: dict[object, Scored]
+    leads: tuple[Lead, ...]
+    confirmations: tuple[Confirmation, ...]
+
+
+def detect(path: Path | str, options: ScanOptions | None = None, progress: Progress | None = None) -> ScanResult:
+    """Scan the diffusers checkpoint at ``path``.
+
+    Raises CheckpointError (nothing scannable) and ConfigError (unusable rules). What is wrong with single files is
+    reported as findings instead; then nothing is loaded if one of them is critical.
+    """
+    options, progress = options or ScanOptions(), progress or Silent()
+    started = time.perf_counter()
+    rules = load_rules(options.rules)
+    checkpoint = open_checkpoint(path, variant=options.variant)
+    notes = [*check_files(checkpoint), *check_weights(checkpoint)]
+    files = [n for n in notes if isinstance(n, Finding)]
+    skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
+    progress.done(f"files: {len(checkpoint.records)} vetted, {len(skipped)} skipped, {len(files)} findings")
+    refused = _why_not_loaded(files)
+    if refused is not None:
+        return _not_loaded(checkpoint, options, files, [*skipped, refused], time.perf_counter() - started)
+    model = load_model(checkpoint, device=options.device, dtype=options.dtype)
+    scanned, prober = examine(model, rules, options, progress)
+    findings = [*files, *conclude(prober, scanned, options, str(checkpoint.root))]
+    findings.sort(key=lambda f: (-f.severity.rank, f.evidence[0].p_value or 0.0 if f.evidence else 0.0))
+    coverage = _coverage(checkpoint, prober, scanned, options, skipped, time.perf_counter() - started)
+    return ScanResult(
+        tool_version=__version__,
+        verdict=verdict(findings, coverage, options),
+        model=_model_info(checkpoint),
+        findings=tuple(findings),
+        near_miss=near_miss(prober, scanned),
+        coverage=coverage,
+    )
+
+
+def examine(
+    model: DiffusionModel, rules: Sequence[Rule], options: ScanOptions, progress: Progress
+) -> tuple[Scanned, Prober]:
+    """All tiers on a loaded model."""
+    recipe = RECIPES[options.budget]
+    vocabulary = read_vocabulary(model)
+    started = time.perf_counter()
+    words = sort_words(model, options.seed, vocabulary)
+    spent = min(192, len(vocabulary.plain_words))
+    rate = spent / max(time.perf_counter() - started, 1e-3)
+    carriers = compose(words.responsive, rules, CARRIERS, options.seed)
+    candidates = collect(model, vocabulary, rules, carriers, options)
+    most = None if options.max_time is None else int(0.7 * options.max_time * rate)
+    plan = make_plan(recipe, candidates, carriers=len(carriers), overhead=spent, most=most, seed=options.seed)
+    prober = Prober(model, carriers, words.neutral[: recipe.neutrals], options.seed, progress=progress)
+    prober.counter.unet += spent
+    progress.plan(_announce(plan, model, rate))
+
+    progress.stage("weights", 1)
+    null = weights_tier(prober)
+    progress.done(_weights_line(null))
+    progress.stage("text", sum(len(c) for c in plan.candidates.values()))
+    scored, text_leads = text_tier(prober, plan)
+    progress.done(f"text: {sum(len(c) for c in plan.candidates.values()):,} candidates, {len(text_leads)} stand out")
+    progress.stage("denoise", plan.passes["reference"] + plan.passes["first rung"] + plan.passes["second rung"])
+    noise_leads = denoise_tier(prober, plan, scored, options.seed)
+    progress.done(f"denoise: {prober.counter.unet:,} UNet passes so far")
+    progress.stage("phrases", plan.passes["phrases"])
+    phrases = phrase_tier(prober, recipe, null, vocabulary, words, rules)
+    progress.done(f"phrases: {phrases.tried:,} pairs looked at")
+    leads = rank(text_leads, noise_leads, phrases, recipe.generated)
+    progress.stage("generate", plan.passes["generate"])
+    confirmations = generate_tier(prober, recipe, leads, scored, words, rules)
+    progress.done(f"generate: {sum(c.works for c in confirmations)} of {len(confirmations)} leads confirmed")
+    return Scanned(plan, vocabulary, null, phrases, dict(scored), leads, tuple(confirmations)), prober
+
+
+def collect(
+    model: DiffusionModel,
+    vocabulary: Vocabulary,
+    rules: Sequence[Rule],
+    carriers: Sequence[str],
+    options: ScanOptions,
+) -> dict[object, list[Candidate]]:
+    """Candidates by slot, each with token ids of its own."""
+    recipe = RECIPES[options.budget]
+    in_place = [s for s in SLOTS if s not in recipe.slots]
+    pool = rule_candidates(rules, recipe.depth, (*recipe.slots, *in_place))
+    pool += vocabulary_candidates(vocabulary, recipe.slots)
+    return {slot: distinct(model, [c for c in pool if c.slot is slot], carriers) for slot in SLOTS if slot != "phrase"}
+
+
+def rank(
+    text: Sequence[Lead], noise: Sequence[Lead], phrases: PhraseTier, most: int
+) -> tuple[Lead, ...]:
+    """Leads in the order in which they are worth a full sampling: half of the places at least for the denoise tier."""
+    named = list(phrases.leads[: max(2, most // 4)])
+    strong = list(text[: max(2, most // 4)])
+    return tuple([*strong, *named, *noise[: most - len(strong) - len(named)]])
+
+
+def _announce(plan: Plan, model: DiffusionModel, rate: float) -> str:
+    count = sum(len(c) for c in plan.candidates.values())
+    seconds = plan.unet_passes / rate
+    kind = f"{model.device.type}, {str(model.dtype).removeprefix('torch.')}"
+    return f"{count:,} candidates · {plan.unet_passes:,} UNet passes · about {seconds:.0f} s on {kind}"
+
+
+def _weights_line(null: NullDirections) -> str:
+    if len(null.basis):
+        return f"weights: {len(null.basis)} directions hidden from every cross-attention layer"
+    return "weights: no direction hidden from every cross-attention layer"
+
+
+def _why_not_loaded(files: Sequence[Finding]) -> Skipped | None:
+    worst = [f for f in files if f.severity is Severity.CRITICAL]
+    if not worst:
+        return None
+    return Skipped(what="model", reason=f"not loaded because of {worst[0].title}", planned=True)
+
+
+def _not_loaded(
+    checkpoint: Checkpoint, options: ScanOptions, files: list[Finding], skipped: list[Skipped], seconds: float
+) -> ScanResult:
+    reason = skipped[-1].reason
+    coverage = Coverage(
+        files_read=len(checkpoint.records),
+        detectors=tuple(DetectorRun(id=d.id, summary=d.summary, ran=False, reason=reason) for d in DETECTORS),
+        skipped=tuple(skipped),
+        seed=options.seed,
+        budget=options.budget,
+        used=Cost(seconds=seconds),
+        versions=_versions(),
+    )
+    return ScanResult(
+        tool_version=__version__,
+        verdict=Verdict.SUSPICIOUS,
+        model=_model_info(checkpoint),
+        findings=tuple(sorted(files, key=lambda f: -f.severity.rank)),
+        coverage=coverage,
+    )
+
+
+def _model_info(checkpoint: Checkpoint) -> ModelInfo:
+    try:
+        family = identify(checkpoint).title
+    except DamagedFile:
+        family = "unknown"
+    return ModelInfo(path=str(checkpoint.root), family=family, files=checkpoint.records)
+
+
+def _coverage(
+    checkpoint: Checkpoint,
+    prober: Prober,
+    scanned: Scanned,
+    options: ScanOptions,
+    skipped: list[Skipped],
+    seconds: float,
+) -> Coverage:
+    slots = scanned.plan.coverage
+    limits = [
+        f"{scanned.vocabulary.untypable:,} tokens that no text alone yields",
+        "phrases of three or more words outside the rules",
+        "triggers that are a meaning or a syntax, not a text; effects without any trigger",
+    ]
+    if not len(scanned.null.basis):
+        limits.insert(1, "pairs of words outside the rules (the weights gave no lead to any)")
+    return Coverage(
+        files_read=len(checkpoint.records),
+        candidates_probed=sum(s.probed for s in slots) + scanned.phrases.tried,
+        candidates_total=sum(s.total for s in slots) + scanned.phrases.tried,
+        slots=slots,
+        detectors=tuple(DetectorRun(id=d.id, summary=d.summary, ran=True) for d in DETECTORS),
+        skipped=(*skipped, *scanned.plan.skipped),
+        limits=tuple(limits),
+        seed=options.seed,
+        budget=options.budget,
+        device=str(prober.model.device),
+        dtype=str(prober.model.dtype).removeprefix("torch."),
+        planned=Cost(text_passes=scanned.plan.text_passes, unet_passes=scanned.plan.unet_passes),
+        used=Cost(text_passes=prober.counter.text, unet_passes=prober.counter.unet, seconds=round(seconds, 2)),
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"sau-scan": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
