@@ -10,7 +10,8 @@ import pytest
 from sau_scan.errors import DamagedFile, TriggerHasNoEffect, WriteError
 from sau_scan.findings import FixResult, ScanResult, Skipped, Slot, Trigger
 from sau_scan.options import Budget, FixOptions, ScanOptions
-from sau_scan.reports import render_json
+from sau_scan.reports import FORMATS as ALL_FORMATS
+from sau_scan.reports import read_result, render_json
 from tests.cli.conftest import Core, Invoke
 from tests.reports import samples
 
@@ -241,8 +242,9 @@ def test_report_makes_every_format_from_saved_json(invoke: Invoke, tmp_path: Pat
     result = invoke("report", "r.json", "--format", format_, "-o", "again.json")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "again.json").read_text() == render_json(samples.ALL[name])
-    ending = {"text": ".txt", "json": ".json", "sarif": ".sarif"}[format_]
-    assert result.stdout == (samples.GOLDEN / (name + ending)).read_text("utf-8")
+    # Not the golden file: infinite numbers are null in JSON, so a hostile report says less after it was saved.
+    render = next(known.render for known in ALL_FORMATS if known.name == format_)
+    assert result.stdout == render(read_result(tmp_path / "r.json"))
 
 
 def test_an_expected_error_is_one_paragraph(core: Core, invoke: Invoke) -> None:

@@ -4,7 +4,7 @@ import math
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -44,6 +44,7 @@ def test_count() -> None:
     assert words.count(2629, "file") == "2,629 files"
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text())
 def test_safe_text_is_one_line_of_harmless_characters(text: str) -> None:
     shown = words.safe(text)
@@ -62,6 +63,7 @@ grids = st.integers(1, 70).flatmap(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(grids)
 def test_any_map_fits_and_stays_in_range(rows: list[list[float]]) -> None:
     grid = fit(rows)
