@@ -141,10 +141,10 @@ def _match(
 def _require_fit(where: str, name: str, entry: Entry, wanted: Tensor | None, again: bool) -> None:
     if wanted is None or again:
         reason = "twice" if again else "which its config.json does not ask for"
-        raise DamagedFile(f"{where} holds the tensor {ascii(name)} {reason}.", hint=BELONG)
+        raise DamagedFile(f"{where} holds the tensor {name!a} {reason}.", hint=BELONG)
     if entry.shape != tuple(wanted.shape) or not entry.dtype.is_floating_point:
         raise DamagedFile(
-            f"{where} holds {ascii(name)} as {entry.dtype} {list(entry.shape)}; "
+            f"{where} holds {name!a} as {entry.dtype} {list(entry.shape)}; "
             f"its config.json asks for floating-point numbers of shape {list(wanted.shape)}.",
             hint=BELONG,
         )
@@ -155,7 +155,7 @@ def _fill(target: Tensor, value: Tensor, where: str, name: str) -> None:
         target.copy_(value)
     if not torch.isfinite(target).all():
         raise DamagedFile(
-            f"{where}: {ascii(name)} holds values that are not numbers (NaN or infinite).",
+            f"{where}: {name!a} holds values that are not numbers (NaN or infinite).",
             hint="Such a model makes no pictures. " + DOWNLOAD_AGAIN,
         )
 

@@ -74,7 +74,7 @@ def identify(checkpoint: Checkpoint) -> Family:
     if family is None:
         known = ", ".join(family.pipeline for family in FAMILIES)
         raise NotACheckpoint(
-            f"{checkpoint.show('model_index.json')} names the pipeline {ascii(named)}, which is not supported.",
+            f"{checkpoint.show('model_index.json')} names the pipeline {named!a}, which is not supported.",
             hint=f"Supported pipelines: {known}.",
         )
     foreign = foreign_classes(checkpoint, family)
@@ -85,7 +85,8 @@ def identify(checkpoint: Checkpoint) -> Family:
             hint="Loading it could run foreign code. Get the checkpoint from its original source, or ask its author.",
         )
     for component in family.components:
-        if checkpoint.index.get(component) is None or checkpoint.index[component] == [None, None]:
+        entry = checkpoint.index.get(component)
+        if not isinstance(entry, list) or entry == [None, None]:
             raise NotACheckpoint(
                 f"{checkpoint.show('model_index.json')} has no {component}.",
                 hint="Download the checkpoint again, with all of its components.",

@@ -48,7 +48,7 @@ def context_length(checkpoint: Checkpoint, tokenizer: Any, text_encoder: Any) ->
         return positions
     if not _whole(limit, positions) or limit < 3:
         raise DamagedFile(
-            f"{checkpoint.show('tokenizer')} allows {ascii(limit)} tokens; the text encoder has {positions} positions.",
+            f"{checkpoint.show('tokenizer')} allows {limit!a} tokens; the text encoder has {positions} positions.",
             hint="The tokenizer does not belong to this text encoder. " + MIXED,
         )
     return int(limit)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from sau_scan.checkpoint.components import Disk, load_component, load_scheduler
@@ -23,32 +27,47 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
     ``dtype``: ``float32``, ``float16``, ``bfloat16``, ``auto`` (float32) or ``fastest`` (whatever a few timed UNet
     passes say). Raises CheckpointError, or UsageError for an unknown device or type.
     """
-    family = identify(checkpoint)
-    place, compute = _device(device), _dtype(dtype)
-    scheduler, tokenizer = load_scheduler(checkpoint), load_tokenizer(checkpoint)
-    disk: Disk = {}
-    modules = {name: load_component(checkpoint, name, disk) for name in WEIGHTED}
-    check_fit(checkpoint, tokenizer, **modules)
-    length = context_length(checkpoint, tokenizer, modules["text_encoder"])
-    # Module.to itself: the method of diffusers warns about types, which are chosen on purpose here.
-    for module in modules.values():
-        torch.nn.Module.to(module, place)
-    compute = compute or fastest_dtype(modules["unet"], length)
-    for module in modules.values():
-        torch.nn.Module.to(module, compute)
-    model = DiffusionModel(
-        checkpoint,
-        family,
-        tokenizer,
-        scheduler=scheduler,
-        device=place,
-        dtype=compute,
-        context_length=length,
-        disk=disk,
-        **modules,
-    )
-    _rehearse(model)
-    return model
+    with _quiet_libraries():
+        family = identify(checkpoint)
+        place, compute = _device(device), _dtype(dtype)
+        scheduler, tokenizer = load_scheduler(checkpoint), load_tokenizer(checkpoint)
+        disk: Disk = {}
+        modules = {name: load_component(checkpoint, name, disk) for name in WEIGHTED}
+        check_fit(checkpoint, tokenizer, **modules)
+        length = context_length(checkpoint, tokenizer, modules["text_encoder"])
+        # Module.to itself: the method of diffusers warns about types, which are chosen on purpose here.
+        for module in modules.values():
+            torch.nn.Module.to(module, place)
+        compute = compute or fastest_dtype(modules["unet"], length)
+        for module in modules.values():
+            torch.nn.Module.to(module, compute)
+        model = DiffusionModel(
+            checkpoint,
+            family,
+            tokenizer,
+            scheduler=scheduler,
+            device=place,
+            dtype=compute,
+            context_length=length,
+            disk=disk,
+            **modules,
+        )
+        _rehearse(model)
+        return model
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """The libraries' warnings quote configurations as they are: text of a stranger's, on somebody's terminal."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _device(name: str) -> torch.device:
@@ -56,7 +75,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except Exception as error:  # by backend: RuntimeError, AssertionError, NotImplementedError
-        raise UsageError(f"The device {ascii(name)} cannot be used.", hint="Use --device cpu.") from error
+        raise UsageError(f"The device {name!a} cannot be used.", hint="Use --device cpu.") from error
     return device
 
 
@@ -64,7 +83,7 @@ def _dtype(name: str) -> torch.dtype | None:
     """The type of that name; None when it has to be measured."""
     known = {"auto": torch.float32, "fastest": None, **DTYPES}
     if name not in known:
-        raise UsageError(f"Unknown type {ascii(name)}.", hint=f"Use one of {', '.join(known)}.")
+        raise UsageError(f"Unknown type {name!a}.", hint=f"Use one of {', '.join(known)}.")
     return known[name]
 
 

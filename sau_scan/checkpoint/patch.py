@@ -63,7 +63,7 @@ def require_entry(entries: Mapping[str, Entry], ref: TensorRef, value: Tensor, w
     entry = entries.get(ref.name)
     if entry is None or entry.shape != tuple(value.shape):
         raise DamagedFile(
-            f"{where} has no tensor {ascii(ref.name)} of shape {tuple(value.shape)}.",
+            f"{where} has no tensor {ref.name!a} of shape {tuple(value.shape)}.",
             hint="The repair was planned for another checkpoint: scan this one and repair from its own report.",
         )
     return entry

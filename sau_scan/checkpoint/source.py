@@ -116,7 +116,7 @@ def open_checkpoint(path: Path | str, *, variant: str | None = None) -> Checkpoi
     kept, unopened = _sift(names, choice)
     if variant and not any(f".{variant}." in file for files in choice.weights.values() for file in files):
         raise NotACheckpoint(
-            f"{escape(str(root))} has no weights of the variant {ascii(variant)}.", hint="Leave --variant out."
+            f"{escape(str(root))} has no weights of the variant {variant!a}.", hint="Leave --variant out."
         )
     _require_size(root, kept)
     records = tuple(_hash(root, name) for name in kept)

@@ -110,12 +110,12 @@ def _entry(name: str, value: Any, start: int, where: str) -> Entry:
         shape = tuple(value["shape"])
         begin, end = value["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(where, f"describes the tensor {ascii(name)} in a way that cannot be read") from error
+        raise _damaged(where, f"describes the tensor {name!a} in a way that cannot be read") from error
     numbers = (*shape, begin, end)
     if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
-        raise _damaged(where, f"gives the tensor {ascii(name)} an impossible size")
+        raise _damaged(where, f"gives the tensor {name!a} an impossible size")
     if end - begin != math.prod(shape) * dtype.itemsize:
-        raise _damaged(where, f"gives the tensor {ascii(name)} a size that does not fit its shape")
+        raise _damaged(where, f"gives the tensor {name!a} a size that does not fit its shape")
     return Entry(dtype, shape, start + begin, start + end)
 
 

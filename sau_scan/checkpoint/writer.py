@@ -99,7 +99,7 @@ def _patch_buffer(data: bytearray, file: str, changed: Mapping[str, Tensor], pat
         old = hashlib.sha256(memoryview(data)[entry.begin : entry.end]).hexdigest()
         if patch.hashes.get(ref) != old:
             raise DamagedFile(
-                f"{where}: {ascii(name)} is not the tensor that the repair was planned for.",
+                f"{where}: {name!a} is not the tensor that the repair was planned for.",
                 hint="Scan this checkpoint and repair it from its own report.",
             )
         data[entry.begin : entry.end] = tensor_bytes(_as_stored(value, entry, where, name))
@@ -110,7 +110,7 @@ def _as_stored(value: Tensor, entry: Entry, where: str, name: str) -> Tensor:
     stored = value.detach().to(device="cpu", dtype=entry.dtype)
     if not torch.isfinite(stored.float()).all():
         raise WriteError(
-            f"{where}: the repaired {ascii(name)} holds values that {entry.dtype} cannot represent.",
+            f"{where}: the repaired {name!a} holds values that {entry.dtype} cannot represent.",
             hint="Repair a float32 copy of the checkpoint, or choose another --method.",
         )
     return stored

@@ -119,7 +119,7 @@ def test_missing_components(component: str, copy_of: Path) -> None:
 
 
 @pytest.mark.parametrize("component", ["tokenizer", "text_encoder", "unet", "vae", "scheduler"])
-@pytest.mark.parametrize("value", [..., [None, None], None])
+@pytest.mark.parametrize("value", [..., [None, None], None, "x", 1.5])
 def test_components_missing_from_the_index(component: str, value: Any, copy_of: Path) -> None:
     edit_json(copy_of / "model_index.json", **{component: value})
     fails(copy_of, NotACheckpoint, component)
