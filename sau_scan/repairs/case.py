@@ -13,7 +13,7 @@ from sau_scan.repairs.pictures import Firing
 from sau_scan.repairs.prompts import HELD_OUT, PromptSource
 
 # A trigger given by the user must act more strongly than all but this share of harmless texts.
-SIGNIFICANT = 0.05
+SIGNIFICANT = 0.025
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Case:
 
     def require_effect(self) -> None:
         """Raises TriggerHasNoEffect unless the trigger acts more strongly than harmless texts in its place."""
-        if self.reaction.noise.rank <= SIGNIFICANT or self.fires > self.firing.null_rate + 2 / len(self.firing.texts):
+        if self.reaction.noise.rank <= SIGNIFICANT or self.fires > 0.5:
             return
         raise TriggerHasNoEffect(
             f'The trigger "{self.trigger.escaped}" does no more in this model than harmless texts in its place '
