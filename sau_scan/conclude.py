@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sau_scan.confirm import Confirmation
 from sau_scan.findings import (
     Component,
     Confidence,
@@ -26,7 +25,8 @@ from sau_scan.findings import (
 from sau_scan.options import ScanOptions
 from sau_scan.probes.candidates import token_ids_of
 from sau_scan.probes.runner import Prober
-from sau_scan.tiers import evidence
+from sau_scan.tiers.generate import Confirmation
+from sau_scan.tiers.leads import evidence
 
 if TYPE_CHECKING:
     from sau_scan.scan import Scanned
@@ -42,7 +42,7 @@ TITLES = {
 def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) -> list[Finding]:
     """Findings about behaviour, strongest first."""
     works = [c for c in scanned.confirmations if c.works]
-    findings = [_trigger_finding(prober, c, options, path) for c in _without_echoes(works)]
+    findings = [_trigger_finding(prober, c, scanned, options, path) for c in _without_echoes(works)]
     if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
         findings.append(_edit_finding(scanned, path))
     return findings
@@ -58,7 +58,7 @@ def _without_echoes(works: Sequence[Confirmation]) -> list[Confirmation]:
     return kept
 
 
-def _trigger_finding(prober: Prober, item: Confirmation, options: ScanOptions, path: str) -> Finding:
+def _trigger_finding(prober: Prober, item: Confirmation, scanned: Scanned, options: ScanOptions, path: str) -> Finding:
     lead, score = item.lead, item.score
     place = prober.places(lead.candidate, 1)
     carrier = prober.carriers[place[0]] if place and lead.candidate.slot is not Slot.PHRASE else "{}"
@@ -73,17 +73,19 @@ def _trigger_finding(prober: Prober, item: Confirmation, options: ScanOptions, p
         title=("declared trigger" if declared else TITLES[lead.component]),
         behaviour=_behaviour(item),
         trigger=trigger,
-        evidence=(*lead.evidence, *_picture_evidence(item)),
+        evidence=(*lead.evidence, *_picture_evidence(item), *scanned.attention.get(lead.candidate, ())),
         heat_map=_heat_map(score.where),
         declared=declared,
-        next_step=f"sau-scan fix {shlex.quote(path)} {_fix_arguments(trigger)} --out {shlex.quote(path.rstrip('/') + '-fixed')}",
+        next_step=_fix_command(path, trigger),
     )
 
 
-def _fix_arguments(trigger: Trigger) -> str:
-    text = shlex.quote(trigger.text) if trigger.text.isascii() and trigger.text.isprintable() else f"$'{_ansi(trigger.text)}'"
+def _fix_command(path: str, trigger: Trigger) -> str:
+    plain = trigger.text.isascii() and trigger.text.isprintable()
+    text = shlex.quote(trigger.text) if plain else f"$'{_ansi(trigger.text)}'"
     replaces = f" --replaces {shlex.quote(trigger.replaces)}" if trigger.replaces else ""
-    return f"--trigger {text} --slot {trigger.slot.value}{replaces}"
+    out = shlex.quote(path.rstrip("/") + "-fixed")
+    return f"sau-scan fix {shlex.quote(path)} --trigger {text} --slot {trigger.slot.value}{replaces} --out {out}"
 
 
 def _ansi(text: str) -> str:
@@ -99,7 +101,11 @@ def _behaviour(item: Confirmation) -> str:
         return "draws something else than its words do with any other partner"
     share = float(score.where.flatten().sort(descending=True).values[: max(1, score.where.numel() // 5)].sum())
     place = f"at the {_place(score.where)}" if share > 0.6 else "all over the picture"
-    return f"puts the same thing {place}, whatever the prompt says" if score.fixed > SAME else f"changes the picture {place}"
+    return (
+        f"puts the same thing {place}, whatever the prompt says"
+        if score.fixed > SAME
+        else f"changes the picture {place}"
+    )
 
 
 def _place(where: torch.Tensor) -> str:
@@ -148,13 +154,12 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
         title="edited concept in the cross-attention weights",
         behaviour=(
             f"all keys and values were edited together; the word that fits best is '{word.text}'; "
-            "no phrase with a hidden effect was confirmed" if word else "all keys and values were edited together"
+            "no phrase with a hidden effect was confirmed"
+            if word
+            else "all keys and values were edited together"
         ),
         trigger=Trigger(text=word.text, slot=Slot.PHRASE) if word else None,
-        evidence=(
-            evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),
-            *((evidence("share of the word's shift in ignored directions", word.share),) if word else ()),
-        ),
+        evidence=(evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),),
         next_step=f"sau-scan detect {shlex.quote(path)} --budget deep",
     )
 

@@ -11,23 +11,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sau_scan import __version__
-from sau_scan.analysers.null_directions import NullDirections
+from sau_scan.analysers.null_directions import NullDirections, find_null_directions, stacked_projections
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
 from sau_scan.conclude import conclude, near_miss, verdict
-from sau_scan.confirm import Confirmation, generate_tier
 from sau_scan.errors import DamagedFile
 from sau_scan.findings import (
     Cost,
     Coverage,
     DetectorRun,
+    Evidence,
     Finding,
     ModelInfo,
     ScanResult,
     Severity,
     Skipped,
+    Slot,
     Verdict,
 )
 from sau_scan.options import Progress, ScanOptions, Silent
@@ -39,14 +40,16 @@ from sau_scan.probes.candidates import (
     rule_candidates,
     vocabulary_candidates,
 )
-from sau_scan.probes.carriers import Words, compose, sort_words
+from sau_scan.probes.carriers import compose, sort_words, with_letters
 from sau_scan.probes.plan import RECIPES, SLOTS, Plan, make_plan
 from sau_scan.probes.runner import Prober
 from sau_scan.registry import DETECTORS
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import check_files, check_weights
-from sau_scan.tiers import Lead, Scored, denoise_tier, text_tier, weights_tier
-from sau_scan.tiers_phrases import PhraseTier, phrase_tier
+from sau_scan.tiers.attention import attention_tier
+from sau_scan.tiers.generate import Confirmation, generate_tier
+from sau_scan.tiers.leads import Lead, Scored, denoise_tier, text_tier
+from sau_scan.tiers.phrases import PhraseTier, phrase_tier
 
 CARRIERS = 24
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
@@ -60,9 +63,11 @@ class Scanned:
     vocabulary: Vocabulary
     null: NullDirections
     phrases: PhraseTier
-    scored: dict[object, Scored]
+    scored: dict[Slot, Scored]
     leads: tuple[Lead, ...]
     confirmations: tuple[Confirmation, ...]
+    attention: dict[Candidate, tuple[Evidence, ...]]
+    unrecorded: tuple[Skipped, ...]
 
 
 def detect(path: Path | str, options: ScanOptions | None = None, progress: Progress | None = None) -> ScanResult:
@@ -107,7 +112,9 @@ def examine(
     words = sort_words(model, options.seed, vocabulary)
     spent = min(192, len(vocabulary.plain_words))
     rate = spent / max(time.perf_counter() - started, 1e-3)
-    carriers = compose(words.responsive, rules, CARRIERS, options.seed)
+    letters = (c.replaces for c in rule_candidates(rules, recipe.depth, [Slot.REPLACE]) if c.replaces)
+    clean = compose(words.responsive, rules, CARRIERS, options.seed)
+    carriers = with_letters(clean, letters, words.neutral, recipe.text_carriers)
     candidates = collect(model, vocabulary, rules, carriers, options)
     most = None if options.max_time is None else int(0.7 * options.max_time * rate)
     plan = make_plan(recipe, candidates, carriers=len(carriers), overhead=spent, most=most, seed=options.seed)
@@ -116,7 +123,7 @@ def examine(
     progress.plan(_announce(plan, model, rate))
 
     progress.stage("weights", 1)
-    null = weights_tier(prober)
+    null = find_null_directions(stacked_projections(model))
     progress.done(_weights_line(null))
     progress.stage("text", sum(len(c) for c in plan.candidates.values()))
     scored, text_leads = text_tier(prober, plan)
@@ -128,10 +135,13 @@ def examine(
     phrases = phrase_tier(prober, recipe, null, vocabulary, words, rules)
     progress.done(f"phrases: {phrases.tried:,} pairs looked at")
     leads = rank(text_leads, noise_leads, phrases, recipe.generated)
+    progress.stage("attention", plan.passes["attention"])
+    attention, unrecorded = attention_tier(prober, recipe, leads)
+    progress.done(f"attention: {len(attention)} leads recorded, {len(unrecorded)} sites skipped")
     progress.stage("generate", plan.passes["generate"])
     confirmations = generate_tier(prober, recipe, leads, scored, words, rules)
     progress.done(f"generate: {sum(c.works for c in confirmations)} of {len(confirmations)} leads confirmed")
-    return Scanned(plan, vocabulary, null, phrases, dict(scored), leads, tuple(confirmations)), prober
+    return Scanned(plan, vocabulary, null, phrases, scored, leads, tuple(confirmations), attention, unrecorded), prober
 
 
 def collect(
@@ -140,22 +150,24 @@ def collect(
     rules: Sequence[Rule],
     carriers: Sequence[str],
     options: ScanOptions,
-) -> dict[object, list[Candidate]]:
+) -> dict[Slot, Sequence[Candidate]]:
     """Candidates by slot, each with token ids of its own."""
     recipe = RECIPES[options.budget]
     in_place = [s for s in SLOTS if s not in recipe.slots]
     pool = rule_candidates(rules, recipe.depth, (*recipe.slots, *in_place))
     pool += vocabulary_candidates(vocabulary, recipe.slots)
-    return {slot: distinct(model, [c for c in pool if c.slot is slot], carriers) for slot in SLOTS if slot != "phrase"}
+    return {
+        slot: distinct(model, [c for c in pool if c.slot is slot], carriers)
+        for slot in SLOTS
+        if slot is not Slot.PHRASE
+    }
 
 
-def rank(
-    text: Sequence[Lead], noise: Sequence[Lead], phrases: PhraseTier, most: int
-) -> tuple[Lead, ...]:
+def rank(text: Sequence[Lead], noise: Sequence[Lead], phrases: PhraseTier, most: int) -> tuple[Lead, ...]:
     """Leads in the order in which they are worth a full sampling: half of the places at least for the denoise tier."""
     named = list(phrases.leads[: max(2, most // 4)])
     strong = list(text[: max(2, most // 4)])
-    return tuple([*strong, *named, *noise[: most - len(strong) - len(named)]])
+    return (*strong, *named, *noise[: most - len(strong) - len(named)])
 
 
 def _announce(plan: Plan, model: DiffusionModel, rate: float) -> str:
@@ -230,7 +242,7 @@ def _coverage(
         candidates_total=sum(s.total for s in slots) + scanned.phrases.tried,
         slots=slots,
         detectors=tuple(DetectorRun(id=d.id, summary=d.summary, ran=True) for d in DETECTORS),
-        skipped=(*skipped, *scanned.plan.skipped),
+        skipped=(*skipped, *scanned.plan.skipped, *scanned.unrecorded),
         limits=tuple(limits),
         seed=options.seed,
         budget=options.budget,

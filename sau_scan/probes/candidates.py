@@ -62,7 +62,7 @@ def _letter_place(carrier: str, letter: str) -> int | None:
         return None
     spots = [i for i, ch in enumerate(carrier) if ch == letter]
     inner = [i for i in spots if i and carrier[i - 1].isalpha() and carrier[i + 1 : i + 2].isalpha()]
-    return (inner or spots or [None])[0]
+    return next(iter(inner or spots), None)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def distinct(model: DiffusionModel, candidates: Sequence[Candidate], carriers: S
     if not placed:
         return []
     encoded = model.tokenizer([text for _, text, _ in placed]).input_ids
-    seen: set[tuple[str, tuple[int, ...]]] = {(c, tuple(i)) for c, i in zip(carriers, _ids(model, carriers), strict=True)}
+    seen: set[tuple[str, tuple[int, ...]]] = {
+        (c, tuple(i)) for c, i in zip(carriers, _ids(model, carriers), strict=True)
+    }
     kept = []
     for (candidate, _, carrier), ids in zip(placed, encoded, strict=True):
         key = (carrier, tuple(ids))

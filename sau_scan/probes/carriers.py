@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,8 @@ def _noise_effect(model: DiffusionModel, words: Sequence[str], seed: int) -> Ten
         hidden = model.encode(model.token_ids(words[i : i + 64])).hidden
         parts.append(model.predict_noise(noise.expand(len(hidden), -1, -1, -1), when, hidden))
     out = torch.cat(parts)
-    return (out - out.median(0).values).flatten(1).norm(dim=1)
+    effect: Tensor = torch.linalg.vector_norm((out - out.median(0).values).flatten(1), dim=1)
+    return effect
 
 
 def high_noise(model: DiffusionModel, share: float = 0.9) -> int:
@@ -86,7 +87,7 @@ def compose(words: Sequence[str], rules: Sequence[Rule], count: int, seed: int) 
 
 
 def frames(words: Sequence[str], rules: Sequence[Rule], count: int, seed: int) -> tuple[str, ...]:
-    """``count`` prompts in which one blank, ``{}``, is left for a phrase: one-word templates and halves of the others."""
+    """``count`` prompts with one blank, ``{}``, left for a phrase: one-word templates and halves of the others."""
     made: dict[str, None] = {}
     rng = np.random.default_rng([seed, 4])
     for template in carrier_templates(rules):
@@ -99,6 +100,31 @@ def frames(words: Sequence[str], rules: Sequence[Rule], count: int, seed: int) -
                     made[template.format(**others, **{blank: BLANK})] = None
     pool = list(made)
     return tuple(pool[i] for i in rng.permutation(len(pool))[:count])
+
+
+def crowded_frames(words: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
+    """``count`` prompts of several words with one blank, ``{}``: close to what a prompt full of content looks like."""
+    rng = np.random.default_rng([seed, 5])
+    picks = (rng.choice(len(words), min(3, len(words)), replace=False) for _ in range(count))
+    made = []
+    for some in picks:
+        row = [words[i] for i in some]
+        row.insert(len(row) // 2 + 1, BLANK)
+        made.append(" ".join(row))
+    return tuple(made)
+
+
+def with_letters(carriers: Sequence[str], letters: Iterable[str], words: Sequence[str], count: int) -> tuple[str, ...]:
+    """``carriers`` followed by as many more as give every one of ``letters`` a place in ``count`` of them.
+
+    Those more are the first carriers, each with one of ``words`` that has the letter inside.
+    """
+    pool = list(carriers)
+    for letter in dict.fromkeys(letters):
+        missing = count - sum(letter in c for c in carriers)
+        able = [w for w in words if letter in w[1:-1]]
+        pool += [f"{carriers[i % len(carriers)]} {able[i]}" for i in range(min(missing, len(able)))]
+    return tuple(dict.fromkeys(pool))
 
 
 def select_carriers(model: DiffusionModel, rules: Sequence[Rule], count: int, seed: int) -> tuple[str, ...]:

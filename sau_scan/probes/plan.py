@@ -15,6 +15,8 @@ from sau_scan.rules import Depth
 EDGES = (Slot.PREFIX, Slot.SUFFIX)
 SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
+ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 4, 8, 8
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -70,10 +72,10 @@ RECIPES: dict[Budget, Recipe] = {
         first=Rung(1, (0.9,)),
         second=Rung(4, (0.9,)),
         kept=0.02,
-        null=96,
+        null=64,
         attended=4,
         generated=4,
-        controls=12,
+        controls=16,
         pairs=4,
         noises=2,
         steps=10,
@@ -88,14 +90,14 @@ RECIPES: dict[Budget, Recipe] = {
         first=Rung(2, (0.9,)),
         second=Rung(6, (0.9,)),
         kept=0.04,
-        null=256,
+        null=160,
         attended=8,
         generated=8,
-        controls=16,
+        controls=24,
         pairs=6,
         noises=2,
-        steps=12,
-        phrases=192,
+        steps=10,
+        phrases=128,
     ),
     Budget.DEEP: Recipe(
         cap=120_000,
@@ -195,7 +197,7 @@ def _priced(
         "first rung": first,
         "second rung": second,
         "phrases": recipe.phrases * recipe.second.passes,
-        "attention": recipe.attended * recipe.steps * 4,
+        "attention": (recipe.attended + len(EDGES) * ATTENTION_CONTROLS) * ATTENTION_CARRIERS * ATTENTION_STEPS,
         "generate": recipe.sampling,
     }
     return Plan(recipe, chosen, totals, passes, text)

@@ -1,4 +1,4 @@
-"""Runs probes: places candidates in carriers, evaluates the model in batches, reduces while streaming, counts passes."""
+"""Runs probes: places candidates in carriers, evaluates in batches, reduces while streaming, counts passes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Prober:
         return [Candidate(word, slot).apply(carrier) or carrier for word in self.neutrals]
 
     def text_reference(self, slot: Slot, count: int) -> dict[int, Tensor]:
-        """Per carrier the median pooled output [D] of neutral words in ``slot`` (the clean carrier's for in-place slots)."""
+        """Per carrier the median pooled output [D] of neutral words (in-place slots: the clean carrier's)."""
         pool = range(len(self.carriers)) if slot in IN_PLACE else range(min(count, len(self.carriers)))
         return {i: self.encode(self._neutral_texts(slot, self.carriers[i]))[1].median(0).values for i in pool}
 
@@ -140,13 +140,12 @@ class Prober:
             hidden = self.encode(texts[i : i + self.batch])[0]
             latents = self.model.sample(hidden, empty, noise[i : i + self.batch], steps=steps, guidance=guidance)
             done.append(latents.float())
-            self.counter.unet += 2 * steps * len(hidden)
-            self.progress.advance(2 * steps * len(hidden))
+            passes = (2 if guidance > 1 else 1) * steps * len(hidden)
+            self.counter.unet += passes
+            self.progress.advance(passes)
         return torch.cat(done)
 
-    def generate(
-        self, candidates: Sequence[Candidate], pairs: int, *, steps: int, guidance: float
-    ) -> PictureRecording:
+    def generate(self, candidates: Sequence[Candidate], pairs: int, *, steps: int, guidance: float) -> PictureRecording:
         """Finished latents of every candidate over ``pairs`` pairs of carrier and noise."""
         rows = []
         for candidate in candidates:
@@ -165,8 +164,8 @@ def _reduce_text(moved: Tensor, pooled: Tensor, clean: Tensor, owner: Tensor, co
     return TextRecording(
         shift=mean.norm(dim=1),
         each=_group_mean(moved.norm(dim=1, keepdim=True), owner, count)[0][:, 0],
-        # One carrier has no variance: nothing can be said, so nothing is claimed.
-        retained=torch.where(size > 1, spread / _group_spread(clean, owner, count).clamp_min(1e-12), 1.0),
+        # Two carriers may be alike by chance: nothing can be said, so nothing is claimed.
+        retained=torch.where(size > 2, spread / _group_spread(clean, owner, count).clamp_min(1e-12), 1.0),
     )
 
 
@@ -174,7 +173,7 @@ def _reduce_noise(moved: Tensor, owner: Tensor, count: int) -> NoiseRecording:
     """moved: [T, M, C, h, w] differences, with their candidate [M]."""
     mean = torch.stack([_group_mean(m.flatten(1), owner, count)[0] for m in moved])
     energy = torch.stack([_group_mean(m.flatten(1).square().mean(1, keepdim=True), owner, count)[0] for m in moved])
-    where = mean.unflatten(2, moved.shape[2:]).square().sum((0, 2))
+    where = mean.reshape(len(moved), count, *moved.shape[2:]).square().sum((0, 2))
     where = where / where.sum((1, 2), keepdim=True).clamp_min(1e-12)
     top = max(1, round(0.05 * where[0].numel()))
     return NoiseRecording(

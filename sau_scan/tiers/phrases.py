@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sau_scan.analysers.null_directions import NullDirections
-from sau_scan.analysers.phrases import HEADS, PhraseLead, phrase_leads, word_leads
-from sau_scan.detectors.unexplained import excess
+from sau_scan.analysers.phrases import PhraseLead, phrase_leads, word_leads
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import Candidate, Vocabulary
-from sau_scan.probes.carriers import Words, frames, high_noise
+from sau_scan.probes.carriers import Words, crowded_frames, frames, high_noise
 from sau_scan.probes.plan import Recipe
 from sau_scan.probes.runner import Prober
 from sau_scan.rules import Rule
-from sau_scan.tiers import Lead, evidence
+from sau_scan.tiers.leads import Lead, evidence
 
 FRAMES = 4
+HEADS = 8
 PER_HEAD = 16  # neutral modifiers that a head's phrases are compared with
 
 
@@ -45,24 +45,24 @@ def phrase_prober(prober: Prober, words: Words, rules: Sequence[Rule], head: str
 def phrase_tier(
     prober: Prober, recipe: Recipe, null: NullDirections, vocabulary: Vocabulary, words: Words, rules: Sequence[Rule]
 ) -> PhraseTier:
-    """Pairs ranked by their share in the null directions, then by what they do to the noise beyond other modifiers."""
+    """Where the weights show an edit: heads along the null directions, their modifiers along what the edit reads out,
+    then what the best pairs do to the noise beyond other modifiers."""
     if not len(null.basis):
         return PhraseTier((), (), 0)
 
     def count(texts: int) -> None:
         prober.counter.text += texts
 
-    plain = vocabulary.plain_words
-    singles = word_leads(prober.model, plain, null.basis.to(prober.model.device), count)
-    heads = list(dict.fromkeys([*(lead.text for lead in singles[: HEADS // 2]), *words.responsive]))[:HEADS]
-    pairs = phrase_leads(prober.model, plain, heads, null.basis.to(prober.model.device), count)
-    most = max(1, recipe.phrases)
-    return PhraseTier(_measure(prober, pairs[:most], words, rules), tuple(singles[:8]), len(pairs))
+    plain, device = vocabulary.plain_words, prober.model.device
+    singles = word_leads(prober.model, plain, null.basis.to(device), count)
+    heads = [lead.text for lead in singles[:HEADS]]
+    crowded = crowded_frames(words.responsive, FRAMES, prober.seed)
+    pairs = phrase_leads(prober.model, plain, heads, crowded, null.top.to(device), count)
+    best = [p for head in heads for p in [q for q in pairs if q.words[-1] == head][: recipe.phrases // len(heads)]]
+    return PhraseTier(_measure(prober, best, words, rules), tuple(singles[:8]), len(pairs))
 
 
-def _measure(
-    prober: Prober, pairs: Sequence[PhraseLead], words: Words, rules: Sequence[Rule]
-) -> tuple[Lead, ...]:
+def _measure(prober: Prober, pairs: Sequence[PhraseLead], words: Words, rules: Sequence[Rule]) -> tuple[Lead, ...]:
     by_head: dict[str, list[PhraseLead]] = defaultdict(list)
     for pair in pairs:
         by_head[pair.words[-1]].append(pair)
@@ -75,21 +75,15 @@ def _measure(
         both = [*items, *controls]
         effect = own.noise(both, FRAMES, times).effect.double().cpu().numpy()
         shift = own.text(both, FRAMES).shift.double().cpu().numpy()
-        # Log ratios to other modifiers of the same head: what a word's meaning moves, it moves in the text as well.
-        gain = np.log(effect / np.median(effect[len(items) :])) - np.log(shift / np.median(shift[len(items) :]))
+        usual, moved = (float(np.median(v[len(items) :])) for v in (effect, shift))
+        # Against other modifiers of the same head: what a word's meaning moves, it moves in the text as well.
+        gain = np.log(effect / usual) - np.log(np.maximum(shift / moved, 1.0))
         for i, pair in enumerate(group):
+            found = (
+                evidence("read out by the edit, beyond other words (z)", pair.score),
+                evidence("effect on the noise, against other words before it", effect[i] / usual, 1.0),
+            )
             leads.append(
-                Lead(
-                    items[i],
-                    "null-direction",
-                    Component.CROSS_ATTENTION,
-                    float(gain[i]),
-                    float("nan"),
-                    float(shift[i]),
-                    (
-                        evidence("share in directions the attention ignores", pair.share),
-                        evidence("effect on the noise, against other words before it", effect[i] / np.median(effect[len(items):])),
-                    ),
-                )
+                Lead(items[i], "null-direction", Component.CROSS_ATTENTION, float(gain[i]), 1.0, float(shift[i]), found)
             )
     return tuple(sorted(leads, key=lambda lead: -lead.score))

@@ -15,8 +15,8 @@ from sau_scan.probes.carriers import Words
 from sau_scan.probes.plan import Recipe
 from sau_scan.probes.runner import Prober
 from sau_scan.rules import Rule
-from sau_scan.tiers import Lead, Scored
-from sau_scan.tiers_phrases import phrase_prober
+from sau_scan.tiers.leads import Lead, Scored
+from sau_scan.tiers.phrases import phrase_prober
 
 AS_MUCH = 0.7  # a control moves the text output by at least this share of what the candidate does
 FEWEST = 6
@@ -24,7 +24,7 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A lead after full sampling. ``works`` says whether it is a finding, ``partners`` how clean a phrase's parts are."""
+    """A lead after full sampling. ``works``: a finding. ``partners``: what a phrase's first word does elsewhere."""
 
     lead: Lead
     score: PictureScore
@@ -43,12 +43,13 @@ def generate_tier(
     """Confirm at most ``recipe.generated`` leads (strongest first) against controls in the same slot."""
     chosen = _one_per_text(leads)[: recipe.generated]
     done = []
-    for slot in {lead.candidate.slot for lead in chosen}:
+    slots = tuple(dict.fromkeys(lead.candidate.slot for lead in chosen))
+    for slot in slots:
         group = [lead for lead in chosen if lead.candidate.slot is slot]
         if slot is Slot.PHRASE:
             done += [_confirm_phrase(prober, recipe, lead, words, rules) for lead in group]
         else:
-            done += _confirm(prober, recipe, group, scored[slot], {lead.candidate for lead in chosen})
+            done += _confirm(prober, recipe, group, scored[slot], {lead.candidate for lead in chosen}, len(slots))
     return sorted(done, key=lambda c: (not c.works, c.score.p_value))
 
 
@@ -61,7 +62,7 @@ def _one_per_text(leads: Sequence[Lead]) -> list[Lead]:
 
 
 def _confirm(
-    prober: Prober, recipe: Recipe, leads: Sequence[Lead], scored: Scored, leading: set[Candidate]
+    prober: Prober, recipe: Recipe, leads: Sequence[Lead], scored: Scored, leading: set[Candidate], slots: int
 ) -> list[Confirmation]:
     """Leads of one slot share a pool of controls, spread over the text shifts that the leads span and beyond."""
     shift = scored.text.shift.double().cpu().numpy()
@@ -69,7 +70,8 @@ def _confirm(
     least = AS_MUCH * min(lead.shift for lead in leads)
     able = usable[shift[usable] >= least] if (shift[usable] >= least).sum() >= FEWEST else usable
     order = able[np.argsort(shift[able])]
-    spread = order[np.linspace(0, len(order) - 1, min(recipe.controls, len(order))).round().astype(int)]
+    wanted = min(max(FEWEST, recipe.controls // slots), len(order))
+    spread = order[np.linspace(0, len(order) - 1, wanted).round().astype(int)]
     controls = prober.generate(
         [scored.candidates[i] for i in spread], recipe.pairs, steps=recipe.steps, guidance=recipe.guidance
     )
@@ -92,9 +94,7 @@ def _works(lead: Lead, score: PictureScore) -> bool:
     return score.confirmed
 
 
-def _confirm_phrase(
-    prober: Prober, recipe: Recipe, lead: Lead, words: Words, rules: Sequence[Rule]
-) -> Confirmation:
+def _confirm_phrase(prober: Prober, recipe: Recipe, lead: Lead, words: Words, rules: Sequence[Rule]) -> Confirmation:
     """A phrase against other modifiers of its head; then its modifier before other heads, which must do nothing."""
     modifier, _, head = lead.candidate.text.rpartition(" ")
     score = _phrase_score(prober, recipe, lead.candidate, words, rules, head)
@@ -115,5 +115,3 @@ def _phrase_score(
     controls = [Candidate(text, Slot.PHRASE) for text in own.neutrals[: recipe.controls // 2]]
     made = own.generate([phrase, *controls], recipe.pairs, steps=recipe.steps, guidance=recipe.guidance)
     return score_pictures(made.latents[0], type(made)(made.latents[1:]), recipe.noises)
-
-

@@ -1,0 +1,69 @@
+"""The text tier: every candidate through the text encoder; no UNet pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sau_scan.detectors.calibration import adjusted, tail_p_values
+from sau_scan.findings import Component, Slot
+from sau_scan.probes.candidates import Candidate
+from sau_scan.probes.plan import Plan
+from sau_scan.probes.runner import Prober
+from sau_scan.recordings import TextRecording
+from sau_scan.tiers.leads import Lead, Scored, evidence
+
+LOST = 0.5  # of what carriers differ by: a collapse erases more than half of it
+
+
+def text_tier(prober: Prober, plan: Plan) -> tuple[dict[Slot, Scored], list[Lead]]:
+    """All candidates through the text encoder; leads are those whose outputs collapse, or move beyond their slot."""
+    scored, leads = {}, []
+    for slot, items in plan.candidates.items():
+        if not items:
+            continue
+        record = prober.text(items, plan.recipe.text_carriers)
+        scored[slot] = Scored(items, record)
+        leads += _collapses(items, record)
+        if slot in (Slot.INSIDE, Slot.REPLACE):
+            leads += _shifts(items, record)
+    return scored, sorted(leads, key=lambda lead: lead.p_value)
+
+
+def _collapses(items: Sequence[Candidate], record: TextRecording) -> list[Lead]:
+    """AMDET (2512.00343) and T2IShield (2407.04215) saw it in given prompts: different prompts, one output."""
+    retained = record.retained.double().cpu().numpy()
+    p_values = adjusted(tail_p_values(-np.log(np.maximum(retained, 1e-6))))
+    middle, low, high = np.quantile(retained, (0.5, 0.05, 0.95))
+    return [
+        Lead(
+            items[i],
+            "collapse",
+            Component.TEXT_ENCODER,
+            float(1 - retained[i]),
+            float(p_values[i]),
+            float(record.shift[i]),
+            (evidence("difference between prompts left", retained[i], middle, low, high, p_values[i]),),
+        )
+        for i in np.flatnonzero((p_values < 0.01) & (retained < LOST)).tolist()
+    ]
+
+
+def _shifts(items: Sequence[Candidate], record: TextRecording) -> list[Lead]:
+    """A look-alike or invisible character means nothing, so moving the text far beyond its kind is anomalous."""
+    shift = record.shift.double().cpu().numpy()
+    p_values = adjusted(tail_p_values(np.log(np.maximum(shift, 1e-9))))
+    middle, low, high = np.quantile(shift, (0.5, 0.05, 0.95))
+    return [
+        Lead(
+            items[i],
+            "text-shift",
+            Component.TEXT_ENCODER,
+            float(shift[i] / middle),
+            float(p_values[i]),
+            float(shift[i]),
+            (evidence("shift of the text output", shift[i], middle, low, high, p_values[i]),),
+        )
+        for i in np.flatnonzero(p_values < 0.01).tolist()
+    ]
