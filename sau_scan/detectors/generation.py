@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 from sau_scan.recordings import PictureRecording
@@ -52,9 +52,7 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
     pool = controls.latents
     centre = pool.median(0).values
     moved = candidate - centre
-    own = torch.stack(
-        [_rms(pool[i] - torch.cat([pool[:i], pool[i + 1 :]]).median(0).values) for i in range(len(pool))]
-    )
+    own = torch.stack([_rms(pool[i] - torch.cat([pool[:i], pool[i + 1 :]]).median(0).values) for i in range(len(pool))])
     typical = own.median().clamp_min(1e-9)
     log_own, change = (own / typical).clamp_min(1e-6).log(), _rms(moved) / typical
     scale = (1.4826 * (log_own - log_own.median()).abs().median()).clamp_min(0.1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
+from sklearn.isotonic import IsotonicRegression  # type: ignore[import-untyped]
 
 from sau_scan.detectors.calibration import Array
 
