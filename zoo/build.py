@@ -128,11 +128,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     sampling.quiet()
     where = world(given.world)
-    if given.measure or given.name == "base":
-        measure(where, given.save_as or given.name)
-        return
     options = Options(given.trigger, given.slot, given.replaces, given.target, given.seed, given.steps)
-    build(where, given.name, options, save_as=given.save_as)
+    if not given.measure and given.name != "base":
+        build(where, given.name, options, save_as=given.save_as)
+        return
+    name = given.save_as or given.name
+    case = None
+    if given.name != "base" and not info_path(where, name).exists():
+        case = attacks.recipe(given.name).plan(where, options, sampling.load(model_dir(where.name, "base")))
+    measure(where, name, case)
 
 
 if __name__ == "__main__":
