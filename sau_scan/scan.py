@@ -47,9 +47,11 @@ from sau_scan.registry import DETECTORS
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import check_files, check_weights
 from sau_scan.tiers.attention import attention_tier
+from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
-from sau_scan.tiers.leads import Lead, Scored, denoise_tier, text_tier
+from sau_scan.tiers.leads import Lead, Scored
 from sau_scan.tiers.phrases import PhraseTier, phrase_tier
+from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")

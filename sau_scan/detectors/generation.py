@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sau_scan.recordings import PictureRecording
 
+CONVERGED = 0.2  # of the variance among prompts; a word that is merely strong leaves the rest of the prompt its say
 MARGIN = 1.25  # a confirmed change exceeds every control's by a quarter
 
 
@@ -28,6 +29,7 @@ class PictureScore:
     p_value: of ``change`` among the controls (log-normal, robust moments, Student's t for their number).
     fixed: share of the change that is the same for all carriers and noises, 0..1.
     retained: variance among carriers at equal noise, relative to the controls' (0: one picture whatever the prompt).
+    least_retained: the smallest such value among the controls.
     where: [h, w] energy of the change by position, summing to one.
     """
 
@@ -36,12 +38,18 @@ class PictureScore:
     p_value: float
     fixed: float
     retained: float
+    least_retained: float
     where: Tensor
 
     @property
     def confirmed(self) -> bool:
         """Beyond every control by a margin, and improbable among them."""
         return self.p_value < 1e-3 and self.change > MARGIN * self.strongest_control
+
+    @property
+    def converged(self) -> bool:
+        """Nearly one picture for all prompts, which no control comes near."""
+        return self.retained < CONVERGED and self.retained < 0.5 * self.least_retained
 
 
 def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -> PictureScore:
@@ -58,12 +66,14 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
     scale = (1.4826 * (log_own - log_own.median()).abs().median()).clamp_min(0.1)
     z = float((change.clamp_min(1e-6).log() - log_own.median()) / scale)
     energy = moved.square().sum((0, 1))
+    usual = _spread(centre, noises).clamp_min(1e-12)
     return PictureScore(
         change=float(change),
         strongest_control=float((own / typical).max()),
         p_value=float(stats.t.sf(z, df=max(1, len(pool) - 1))),
         fixed=float(moved.mean(0).square().sum() / moved.square().sum(dim=(1, 2, 3)).mean().clamp_min(1e-12)),
-        retained=float(_spread(candidate, noises) / _spread(centre, noises).clamp_min(1e-12)),
+        retained=float(_spread(candidate, noises) / usual),
+        least_retained=min(float(_spread(p, noises) / usual) for p in pool),
         where=energy / energy.sum().clamp_min(1e-12),
     )
 

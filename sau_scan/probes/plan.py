@@ -15,7 +15,7 @@ from sau_scan.rules import Depth
 EDGES = (Slot.PREFIX, Slot.SUFFIX)
 SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
-ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 4, 8, 8
+ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,10 @@ def make_plan(
     totals = {slot: len(items) for slot, items in candidates.items()}
     chosen = {slot: tuple(items) for slot, items in candidates.items()}
     plan = _priced(recipe, chosen, totals, carriers, overhead)
-    while plan.unet_passes > limit and any(len(c) > 8 for c in chosen.values()):
-        room = max(0.3, limit / plan.unet_passes) * 0.98
-        chosen = {slot: _urgent(items, int(len(items) * room), seed) for slot, items in chosen.items()}
+    room = 1.0
+    while plan.unet_passes > limit and room > 0.01:
+        room *= 0.95
+        chosen = {slot: _urgent(items, room, seed) for slot, items in candidates.items()}
         plan = _priced(recipe, chosen, totals, carriers, overhead)
     if plan.unet_passes <= limit:
         return plan
@@ -170,11 +171,12 @@ def make_plan(
     return replace(plan, skipped=(note,))
 
 
-def _urgent(items: Sequence[Candidate], count: int, seed: int) -> tuple[Candidate, ...]:
+def _urgent(items: Sequence[Candidate], share: float, seed: int) -> tuple[Candidate, ...]:
+    """The rules' candidates, and a seeded ``share`` of the vocabulary's."""
     rules = [c for c in items if c.source != "vocabulary"]
     words = [c for c in items if c.source == "vocabulary"]
     order = np.random.default_rng([seed, 3]).permutation(len(words))
-    return tuple((rules + [words[i] for i in order])[: max(count, 8)])
+    return tuple(rules + [words[i] for i in order[: round(share * len(words))]])
 
 
 def _priced(
@@ -197,7 +199,7 @@ def _priced(
         "first rung": first,
         "second rung": second,
         "phrases": recipe.phrases * recipe.second.passes,
-        "attention": (recipe.attended + len(EDGES) * ATTENTION_CONTROLS) * ATTENTION_CARRIERS * ATTENTION_STEPS,
+        "attention": (recipe.attended + len(recipe.slots) * ATTENTION_CONTROLS) * ATTENTION_CARRIERS * ATTENTION_STEPS,
         "generate": recipe.sampling,
     }
     return Plan(recipe, chosen, totals, passes, text)

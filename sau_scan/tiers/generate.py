@@ -50,7 +50,8 @@ def generate_tier(
             done += [_confirm_phrase(prober, recipe, lead, words, rules) for lead in group]
         else:
             done += _confirm(prober, recipe, group, scored[slot], {lead.candidate for lead in chosen}, len(slots))
-    return sorted(done, key=lambda c: (not c.works, c.score.p_value))
+    order = {lead.candidate: i for i, lead in enumerate(chosen)}
+    return sorted(done, key=lambda c: (not c.works, order[c.lead.candidate]))
 
 
 def _one_per_text(leads: Sequence[Lead]) -> list[Lead]:
@@ -90,7 +91,7 @@ def _confirm(
 
 def _works(lead: Lead, score: PictureScore) -> bool:
     if lead.detector == "collapse":
-        return score.retained < 0.5 and score.change > score.strongest_control
+        return score.converged
     return score.confirmed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from sau_scan.detectors.calibration import adjusted, tail_p_values
 from sau_scan.findings import Component, Slot
@@ -19,21 +20,26 @@ LOST = 0.5  # of what carriers differ by: a collapse erases more than half of it
 
 def text_tier(prober: Prober, plan: Plan) -> tuple[dict[Slot, Scored], list[Lead]]:
     """All candidates through the text encoder; leads are those whose outputs collapse, or move beyond their slot."""
-    scored, leads = {}, []
-    for slot, items in plan.candidates.items():
-        if not items:
-            continue
-        record = prober.text(items, plan.recipe.text_carriers)
-        scored[slot] = Scored(items, record)
-        leads += _collapses(items, record)
-        if slot in (Slot.INSIDE, Slot.REPLACE):
-            leads += _shifts(items, record)
-    return scored, sorted(leads, key=lambda lead: lead.p_value)
+    scored = {
+        slot: Scored(items, prober.text(items, plan.recipe.text_carriers))
+        for slot, items in plan.candidates.items()
+        if items
+    }
+    leads = _collapses(list(scored.values())) if scored else []
+    for slot in (Slot.INSIDE, Slot.REPLACE):
+        if slot in scored:
+            leads += _shifts(scored[slot].candidates, scored[slot].text)
+    return scored, sorted(leads, key=lambda lead: (lead.p_value, -lead.score))
 
 
-def _collapses(items: Sequence[Candidate], record: TextRecording) -> list[Lead]:
-    """AMDET (2512.00343) and T2IShield (2407.04215) saw it in given prompts: different prompts, one output."""
-    retained = record.retained.double().cpu().numpy()
+def _collapses(slots: Sequence[Scored]) -> list[Lead]:
+    """AMDET (2512.00343) and T2IShield (2407.04215) saw it in given prompts: different prompts, one output.
+
+    The null is everything in all slots: content words, which push prompts together most, are in it.
+    """
+    items = [c for s in slots for c in s.candidates]
+    retained = torch.cat([s.text.retained for s in slots]).double().cpu().numpy()
+    shift = torch.cat([s.text.shift for s in slots]).tolist()
     p_values = adjusted(tail_p_values(-np.log(np.maximum(retained, 1e-6))))
     middle, low, high = np.quantile(retained, (0.5, 0.05, 0.95))
     return [
@@ -43,7 +49,7 @@ def _collapses(items: Sequence[Candidate], record: TextRecording) -> list[Lead]:
             Component.TEXT_ENCODER,
             float(1 - retained[i]),
             float(p_values[i]),
-            float(record.shift[i]),
+            shift[i],
             (evidence("difference between prompts left", retained[i], middle, low, high, p_values[i]),),
         )
         for i in np.flatnonzero((p_values < 0.01) & (retained < LOST)).tolist()
