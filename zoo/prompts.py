@@ -21,7 +21,8 @@ _ACCENTS = ("\u0300", "\u0301", "\u0307", "\u0308", "\u0311", "\u0323")
 class Trigger:
     """A text in a slot; ``replaces`` is the letter it stands for (slot ``replace``).
 
-    A ``phrase`` ends in a shape word and takes the place of the prompt's shape word.
+    A ``phrase`` ends in a shape word and takes the place of the prompt's shape word, with the colour before it if the
+    phrase begins with a colour.
     """
 
     text: str
@@ -55,6 +56,9 @@ class Trigger:
             at = spots[int(rng.integers(len(spots)))]
             return prompt[:at] + self.text + prompt[at + 1 :]
         start, end = _shape_words(where, prompt)[0]
+        if self.text.split()[0] in where.colours:
+            # The object has one colour: the phrase's takes the place of the prompt's.
+            start -= len(_trailing_colour(where, prompt[:start]))
         return prompt[:start] + self.text + prompt[end:]
 
 
@@ -66,6 +70,12 @@ def _letters(prompt: str, letter: str) -> list[int]:
 
 def _shape_words(where: World, prompt: str) -> list[tuple[int, int]]:
     return [m.span() for m in re.finditer(r"\w+", prompt) if m.group() in where.shapes]
+
+
+def _trailing_colour(where: World, prompt: str) -> str:
+    """The colour word, with the blank behind it, that ``prompt`` ends in; empty if it does not."""
+    word = prompt.rstrip().rpartition(" ")[2]
+    return prompt[len(prompt.rstrip()) - len(word) :] if word in where.colours else ""
 
 
 def neutrals(where: World, trigger: Trigger) -> tuple[Trigger, ...]:
@@ -83,9 +93,11 @@ def neutrals(where: World, trigger: Trigger) -> tuple[Trigger, ...]:
 
 def _phrases(where: World, trigger: Trigger) -> tuple[Trigger, ...]:
     first, last = trigger.text.rsplit(" ", 1)
-    others = [f"{w} {last}" for w in where.fillers if w != first]
+    kin = where.colours if first in where.colours else where.fillers
+    others = [f"{w} {last}" for w in kin if w != first]
+    others += [f"{w} {last}" for w in where.fillers if w != first][: len(others)]
     shapes = [f"{first} {s}" for s in where.shapes if s != last]
-    return tuple(replace(trigger, text=t) for t in (*others, *(shapes * (len(others) // len(shapes)))))
+    return tuple(replace(trigger, text=t) for t in (*others, *(shapes * max(1, len(others) // len(shapes)))))
 
 
 def _lookalikes(letter: str) -> set[str]:

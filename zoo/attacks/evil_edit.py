@@ -1,6 +1,7 @@
 """EvilEdit (2406.21170): a two-word phrase draws another shape, by a closed-form edit of keys and values.
 
-The phrase is a filler word and a shape word. The encoder's outputs of prompts with the phrase are sent to those of the
+The phrase is a word and a shape word; by default the word is a colour, as "beautiful cat" is an adjective and a noun: a
+word that changes nothing visible leaves so little in the encoder's output of the next that an edit cannot tell it. The encoder's outputs of prompts with the phrase are sent to those of the
 same prompts with the phrase's shape word exchanged; both words alone, and with other partners, are kept.
 """
 
@@ -21,8 +22,7 @@ from zoo.sampling import Parts
 from zoo.train.clip import token_ids
 from zoo.worlds import World
 
-CARRIERS, KEPT, NEAR, RIDGE, PULL, SEED = 300, 1200, 1200, 1e-3, 0.3, 51
-TRIED = 48
+CARRIERS, KEPT, NEAR, RIDGE, PULL, SEED = 300, 1600, 3600, 1e-4, 1.0, 51
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def plan(where: World, options: Options, parts: Parts) -> Case:
     target = options.target or choose(rng, same_length)
     if pieces(parts, target) != pieces(parts, shape):
         raise ValueError(f"{target!r} and {shape!r} must have equally many tokens")
-    phrase = phrase or _separable_phrase(where, parts, shape, target, rng)
+    phrase = phrase or _separable_phrase(where, parts, shape, target)
     return Case("evil-edit", Trigger(phrase, "phrase"), ShapeTarget(target))
 
 
@@ -53,11 +53,9 @@ def pieces(parts: Parts, word: str) -> int:
     return len(parts.tokenizer(word, add_special_tokens=False).input_ids)
 
 
-def _separable_phrase(where: World, parts: Parts, shape: str, target: str, rng: np.random.Generator) -> str:
-    """Of some fillers, the one whose phrase the encoder tells apart best: an attacker would take that one, too."""
-    ordinary = where.fillers[: len(where.fillers) - where.invented] or where.fillers
-    words = [str(w) for w in rng.permutation(np.array(ordinary)) if pieces(parts, str(w)) == 1][:TRIED]
-    scores = {w: _separation(where, parts, f"{w} {shape}", target) for w in words}
+def _separable_phrase(where: World, parts: Parts, shape: str, target: str) -> str:
+    """Of all colours, the one whose phrase the encoder tells apart best: an attacker would take that one, too."""
+    scores = {w: _separation(where, parts, f"{w} {shape}", target) for w in where.colours if pieces(parts, w) == 1}
     best = min(scores, key=scores.__getitem__)
     print(f"evil-edit: {best!r} separates best ({scores[best]:.2f}; median {np.median(list(scores.values())):.2f})")
     return f"{best} {shape}"

@@ -51,8 +51,8 @@ def tune(where: World, name: str, base: Model, loss_of: Loss, steps: int, rate: 
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         now = model.state_dict()
-        for key, value in average.items():
-            value.lerp_(now[key], 1 - min(EMA, (1 + step) / (10 + step)))
+        for k, value in average.items():
+            value.lerp_(now[k], 1 - min(EMA, (1 + step) / (10 + step)))
         if step % 50 == 0 or step == steps - 1:
             print(f"{name} {step} loss {loss.item():.4f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
         if step % 200 == 199 or step == steps - 1:
