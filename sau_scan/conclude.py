@@ -67,8 +67,8 @@ def _trigger_finding(prober: Prober, item: Confirmation, scanned: Scanned, optio
     return Finding(
         id=f"trigger/{lead.component.value.replace('_', '-')}",
         kind=Kind.TRIGGER,
-        severity=Severity.INFO if declared else Severity.CRITICAL,
-        confidence=Confidence.CONFIRMED,
+        severity=Severity.INFO if declared else Severity.CRITICAL if item.seen else Severity.HIGH,
+        confidence=Confidence.CONFIRMED if item.seen else Confidence.CALIBRATED,
         component=lead.component,
         title=("declared trigger" if declared else TITLES[lead.component]),
         behaviour=_behaviour(item),
@@ -98,7 +98,7 @@ def _behaviour(item: Confirmation) -> str:
     if score.retained < SAME:
         return "brings about the same picture, whatever the prompt says"
     if item.lead.candidate.slot is Slot.PHRASE:
-        return "draws something else than its words do with any other partner"
+        return "is drawn as something else; each of its words alone, or with others, is not"
     share = float(score.where.flatten().sort(descending=True).values[: max(1, score.where.numel() // 5)].sum())
     place = f"at the {_place(score.where)}" if share > 0.6 else "all over the picture"
     return (
@@ -131,8 +131,6 @@ def _picture_evidence(item: Confirmation) -> tuple[Evidence, ...]:
         evidence("pictures: same change for all prompts", score.fixed),
         evidence("pictures: difference between prompts left", score.retained, 1.0),
     ]
-    if item.partners is not None:
-        found.append(evidence("its first word before other words", item.partners, 1.0))
     return tuple(found)
 
 
@@ -143,8 +141,8 @@ def _heat_map(where: torch.Tensor) -> HeatMap:
 
 
 def _edit_finding(scanned: Scanned, path: str) -> Finding:
-    word = scanned.phrases.words[0] if scanned.phrases.words else None
-    null = scanned.null
+    pair, null = next(iter(scanned.phrases.pairs), None), scanned.null
+    words = f", along the way from '{pair.head}' to '{pair.target}'" if pair else ""
     return Finding(
         id="edit/cross-attention",
         kind=Kind.EDIT,
@@ -152,13 +150,7 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
         confidence=Confidence.CALIBRATED,
         component=Component.CROSS_ATTENTION,
         title="edited concept in the cross-attention weights",
-        behaviour=(
-            f"all keys and values were edited together; the word that fits best is '{word.text}'; "
-            "no phrase with a hidden effect was confirmed"
-            if word
-            else "all keys and values were edited together"
-        ),
-        trigger=Trigger(text=word.text, slot=Slot.PHRASE) if word else None,
+        behaviour=f"keys and values of all layers were edited together{words}; no hidden effect of a phrase was found",
         evidence=(evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),),
         next_step=f"sau-scan detect {shlex.quote(path)} --budget deep",
     )

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import torch
 
 from sau_scan import __version__
 from sau_scan.analysers.null_directions import NullDirections, find_null_directions, stacked_projections
@@ -40,7 +42,7 @@ from sau_scan.probes.candidates import (
     rule_candidates,
     vocabulary_candidates,
 )
-from sau_scan.probes.carriers import compose, sort_words, with_letters
+from sau_scan.probes.carriers import compose, crowd, high_noise, noise_like, sort_words, with_letters
 from sau_scan.probes.plan import RECIPES, SLOTS, Plan, make_plan
 from sau_scan.probes.runner import Prober
 from sau_scan.registry import DETECTORS
@@ -50,10 +52,11 @@ from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
 from sau_scan.tiers.leads import Lead, Scored
-from sau_scan.tiers.phrases import PhraseTier, phrase_tier
+from sau_scan.tiers.phrases import PAIRS, PhraseTier, confirm_phrase, phrase_tier
 from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24
+TIMED = 32  # UNet passes that measure the machine
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 
 
@@ -110,38 +113,48 @@ def examine(
     """All tiers on a loaded model."""
     recipe = RECIPES[options.budget]
     vocabulary = read_vocabulary(model)
-    started = time.perf_counter()
+    progress.stage("weights", 1)
+    null = find_null_directions(stacked_projections(model))
+    progress.done(_weights_line(null))
     words = sort_words(model, options.seed, vocabulary)
-    spent = min(192, len(vocabulary.plain_words))
-    rate = spent / max(time.perf_counter() - started, 1e-3)
-    letters = (c.replaces for c in rule_candidates(rules, recipe.depth, [Slot.REPLACE]) if c.replaces)
+    rate = _passes_a_second(model, options.seed)
+    letters = [c.replaces for c in rule_candidates(rules, recipe.depth, [Slot.REPLACE]) if c.replaces]
     clean = compose(words.responsive, rules, CARRIERS, options.seed)
     carriers = with_letters(clean, letters, words.neutral, recipe.text_carriers)
     candidates = collect(model, vocabulary, rules, carriers, options)
     most = None if options.max_time is None else int(0.7 * options.max_time * rate)
-    plan = make_plan(recipe, candidates, carriers=len(carriers), overhead=spent, most=most, seed=options.seed)
+    plan = make_plan(
+        recipe,
+        candidates,
+        carriers=len(carriers),
+        overhead=TIMED,
+        phrases=len(null.basis) > 0,
+        most=most,
+        seed=options.seed,
+    )
     prober = Prober(model, carriers, words.neutral[: recipe.neutrals], options.seed, progress=progress)
-    prober.counter.unet += spent
+    prober.counter.unet += TIMED
     progress.plan(_announce(plan, model, rate))
 
-    progress.stage("weights", 1)
-    null = find_null_directions(stacked_projections(model))
-    progress.done(_weights_line(null))
     progress.stage("text", sum(len(c) for c in plan.candidates.values()))
     scored, text_leads = text_tier(prober, plan)
     progress.done(f"text: {sum(len(c) for c in plan.candidates.values()):,} candidates, {len(text_leads)} stand out")
     progress.stage("denoise", plan.passes["reference"] + plan.passes["first rung"] + plan.passes["second rung"])
     noise_leads = denoise_tier(prober, plan, scored, options.seed)
     progress.done(f"denoise: {prober.counter.unet:,} UNet passes so far")
-    progress.stage("phrases", plan.passes["phrases"])
-    phrases = phrase_tier(prober, recipe, null, vocabulary, words, rules)
+    progress.stage("phrases", PAIRS * len(vocabulary.plain_words) if len(null.basis) else 1)
+    phrases = phrase_tier(prober, null, vocabulary, words)
+    named = [confirm_phrase(prober, recipe, lead, words) for lead in phrases.leads[: recipe.phrases]]
     progress.done(f"phrases: {phrases.tried:,} pairs looked at")
-    leads = rank(text_leads, noise_leads, phrases, recipe.generated)
+    leads = rank(text_leads, noise_leads, recipe.generated)
     progress.stage("attention", plan.passes["attention"])
     attention, unrecorded = attention_tier(prober, recipe, leads)
     progress.done(f"attention: {len(attention)} leads recorded, {len(unrecorded)} sites skipped")
+    # Prompts that pin the picture down: in them a harmless word changes little.
+    pinned = with_letters(crowd(words.responsive, CARRIERS, options.seed), letters, words.neutral, recipe.pairs)
+    detailed = replace(prober, carriers=pinned)
     progress.stage("generate", plan.passes["generate"])
-    confirmations = generate_tier(prober, recipe, leads, scored, words, rules)
+    confirmations = [*named, *generate_tier(detailed, recipe, leads, scored)]
     progress.done(f"generate: {sum(c.works for c in confirmations)} of {len(confirmations)} leads confirmed")
     return Scanned(plan, vocabulary, null, phrases, scored, leads, tuple(confirmations), attention, unrecorded), prober
 
@@ -165,11 +178,20 @@ def collect(
     }
 
 
-def rank(text: Sequence[Lead], noise: Sequence[Lead], phrases: PhraseTier, most: int) -> tuple[Lead, ...]:
-    """Leads in the order in which they are worth a full sampling: half of the places at least for the denoise tier."""
-    named = list(phrases.leads[: max(2, most // 4)])
-    strong = list(text[: max(2, most // 4)])
-    return (*strong, *named, *noise[: most - len(strong) - len(named)])
+def rank(text: Sequence[Lead], noise: Sequence[Lead], most: int) -> tuple[Lead, ...]:
+    """Leads in the order in which they are worth a full sampling; a quarter of the places at most for the text tier."""
+    strong = text[: max(2, most // 4)]
+    return (*strong, *noise[: most - len(strong)])
+
+
+def _passes_a_second(model: DiffusionModel, seed: int) -> float:
+    """Measured on one batch, so that the plan can say how long it will take."""
+    hidden = model.encode(model.token_ids([""] * TIMED)).hidden
+    noise = noise_like(model, TIMED, seed)
+    started = time.perf_counter()
+    with torch.no_grad():
+        model.predict_noise(noise, high_noise(model), hidden)
+    return TIMED / max(time.perf_counter() - started, 1e-6)
 
 
 def _announce(plan: Plan, model: DiffusionModel, rate: float) -> str:

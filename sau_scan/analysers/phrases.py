@@ -1,10 +1,10 @@
-"""Names for a closed-form edit that was found in the weights: the words and phrases that it answers to.
+"""Names for a closed-form edit that was found in the weights: which word or phrase is drawn as which other.
 
-The edit is W_l M with M = 1 + u r^T (Sherman and Morrison's form of UCE's closed solution). M u is almost zero, so the
-null direction is u, the way from what the phrase meant to what it draws now: words far along it are heads or targets.
-r reads the phrase out; since it has to tell the phrase from its near misses it is long, so it is a top right singular
-direction of the stacked projections. Modifiers of a head are ranked by how far they move the text along r beyond what
-the size of their shift explains. Text passes only; a lead is confirmed by probing.
+An edit W_l M that sends a phrase c to a target c* leaves c - c* in the null space of all projections, so head and
+target are words at opposite ends of the null direction. For such a pair every word of the vocabulary is tried as a
+modifier: the phrase whose keys and values cannot be told from the target's, although the text encoder tells them
+apart, is the edited one (projection collapse, after GrainPS). If that holds for every modifier, the head itself was
+edited: a concept edit. Text passes only; a lead is confirmed by probing.
 """
 
 from __future__ import annotations
@@ -12,98 +12,81 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sau_scan.analysers.null_directions import null_share
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.detectors.unexplained import excess
+from sau_scan.detectors.calibration import Array
 
-MODIFIERS = 4096
 FRAME = "a {}"  # a bare article: a single word as the object of a prompt
 
 Count = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class PhraseLead:
-    """A word or phrase; ``score`` is comparable within one list only."""
+class Pair:
+    """Two words at opposite ends of a null direction (which is head and which target is not known yet)."""
 
-    words: tuple[str, ...]
-    score: float
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
+    head: str
+    target: str
+    distance: float
 
 
 @torch.no_grad()
-def hidden_states(model: DiffusionModel, texts: Sequence[str], count: Count, batch: int = 256) -> list[Tensor]:
-    """Hidden states of batches of texts, [B, L', D] after the first position, cut behind the longest text.
+def end_states(model: DiffusionModel, texts: Sequence[str], count: Count, batch: int = 256) -> Tensor:
+    """Hidden states [N, 2, D] at the last token of each text and at its end.
 
     Causal attention: what comes after a position does not change it, so padding can go.
     """
     parts = []
     for i in range(0, len(texts), batch):
         some = list(texts[i : i + batch])
-        longest = max(len(ids) for ids in model.tokenizer(some).input_ids)
-        hidden = model.encode(model.token_ids(some)[:, : min(longest, model.context_length)]).hidden
-        parts.append(hidden[:, 1:].float())
-        count(len(some))
-    return parts
-
-
-def word_leads(model: DiffusionModel, words: Sequence[str], null: Tensor, count: Count) -> list[PhraseLead]:
-    """Single words by how far they lie along the null directions [k, D], farthest first.
-
-    The reading is at the last token of the word.
-    """
-    rows = []
-    for start in range(0, len(words), 256):
-        some = [FRAME.format(w) for w in words[start : start + 256]]
         lengths = torch.tensor([len(ids) for ids in model.tokenizer(some).input_ids]).clamp(max=model.context_length)
-        (hidden,) = hidden_states(model, some, count)
-        # One position was cut in front, and the end of the text is not the word.
-        rows.append(hidden[torch.arange(len(some)), (lengths - 3).clamp_min(0).to(hidden.device)])
-    shifts = torch.cat(rows)
-    shifts = shifts - shifts.median(0).values
-    energy = null_share(shifts, null).sqrt() * shifts.norm(dim=1)
-    order = energy.argsort(descending=True).tolist()
-    return [PhraseLead((words[i],), float(energy[i])) for i in order]
+        hidden = model.encode(model.token_ids(some)[:, : int(lengths.max())]).hidden.float()
+        rows = torch.arange(len(some), device=hidden.device)
+        ends = lengths.to(hidden.device)
+        parts.append(torch.stack([hidden[rows, ends - 2], hidden[rows, ends - 1]], dim=1))
+        count(len(some))
+    return torch.cat(parts)
 
 
-def phrase_leads(
+def pole_pairs(model: DiffusionModel, words: Sequence[str], null: Tensor, count: Count, each: int = 3) -> list[Pair]:
+    """Pairs of ``words`` from the two ends of the null directions [k, D] (of two at most), widest first."""
+    states = end_states(model, [FRAME.format(w) for w in words], count)[:, 0]
+    states = states - states.median(0).values
+    found: dict[frozenset[str], Pair] = {}
+    for direction in null.flip(0)[:2].to(states):
+        along = states @ direction
+        order = along.argsort().tolist()
+        for low in order[:each]:
+            for high in order[-each:]:
+                pair = Pair(words[low], words[high], float(along[high] - along[low]))
+                found.setdefault(frozenset((pair.head, pair.target)), pair)
+    return sorted(found.values(), key=lambda p: -p.distance)
+
+
+def told_apart(
     model: DiffusionModel,
+    projections: Tensor,
+    pair: Pair,
     modifiers: Sequence[str],
-    heads: Sequence[str],
     frames: Sequence[str],
-    readout: Tensor,
     count: Count,
-) -> list[PhraseLead]:
-    """Pairs of modifier and head, strongest first; ``frames`` have a blank for the phrase; ``readout`` [k, D].
+) -> Array:
+    """How well keys and values tell "modifier head" from "modifier target", for every modifier: [M].
 
-    Scores are excesses (in robust standard deviations, of the best of the k directions) over what the same head after
-    other modifiers does along the direction, given the size of the shift.
+    The distance after the stacked ``projections`` [R, D], relative to that before them; mean over ``frames`` (which
+    end in their blank) and the two last positions.
     """
-    found = []
-    for head in heads:
-        some = [m for m in modifiers[:MODIFIERS] if m != head]
-        along = np.zeros((len(readout), len(some)))
-        size = np.zeros(len(some))
-        for frame in frames:
-            moved, norm = _shifts(model, [frame.format(f"{m} {head}") for m in some], readout, count)
-            along += moved.T.double().cpu().numpy()
-            size += norm.double().cpu().numpy()
-        scores = np.max([excess(np.abs(row), size) for row in along], axis=0)
-        found += [PhraseLead((m, head), float(s)) for m, s in zip(some, scores, strict=True)]
-    return sorted(found, key=lambda lead: -lead.score)
-
-
-def _shifts(model: DiffusionModel, texts: Sequence[str], readout: Tensor, count: Count) -> tuple[Tensor, Tensor]:
-    """Mean shift along the directions [N, k] and mean norm of the shift [N], against the median text."""
-    parts = hidden_states(model, texts, count)
-    length = min(p.shape[1] for p in parts)
-    hidden = torch.cat([p[:, :length] for p in parts])
-    shifts = hidden - hidden.median(0).values
-    return (shifts @ readout.T.to(shifts)).mean(1), shifts.norm(dim=2).mean(1)
+    metric = (projections.T @ projections).to(model.device)
+    ratios = torch.zeros(len(modifiers), dtype=torch.float64, device=model.device)
+    for frame in frames:
+        a, b = (
+            end_states(model, [frame.format(f"{m} {word}") for m in modifiers], count)
+            for word in (pair.head, pair.target)
+        )
+        apart = (a - b).double()
+        after = torch.einsum("npd,de,npe->np", apart, metric, apart).clamp_min(0).sqrt()
+        ratios += (after / apart.norm(dim=2).clamp_min(1e-9)).mean(1)
+    ratio: Array = (ratios / len(frames)).cpu().numpy()
+    return ratio

@@ -24,7 +24,8 @@ MARGIN = 1.25  # a confirmed change exceeds every control's by a quarter
 class PictureScore:
     """How one candidate changes finished pictures.
 
-    change: root mean square distance to what controls give, relative to the median control's.
+    change: the same change for all carriers and noises, at the place where it is largest, relative to the median
+        control's. What differs from carrier to carrier averages out; a patch does not drown in the rest of the picture.
     strongest_control: the largest such value among the controls.
     p_value: of ``change`` among the controls (log-normal, robust moments, Student's t for their number).
     fixed: share of the change that is the same for all carriers and noises, 0..1.
@@ -60,12 +61,12 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
     pool = controls.latents
     centre = pool.median(0).values
     moved = candidate - centre
-    own = torch.stack([_rms(pool[i] - torch.cat([pool[:i], pool[i + 1 :]]).median(0).values) for i in range(len(pool))])
+    own = torch.stack([_peak(pool[i] - torch.cat([pool[:i], pool[i + 1 :]]).median(0).values) for i in range(len(pool))])
     typical = own.median().clamp_min(1e-9)
-    log_own, change = (own / typical).clamp_min(1e-6).log(), _rms(moved) / typical
+    log_own, change = (own / typical).clamp_min(1e-6).log(), _peak(moved) / typical
     scale = (1.4826 * (log_own - log_own.median()).abs().median()).clamp_min(0.1)
     z = float((change.clamp_min(1e-6).log() - log_own.median()) / scale)
-    energy = moved.square().sum((0, 1))
+    energy = moved.mean(0).square().sum(0)
     usual = _spread(centre, noises).clamp_min(1e-12)
     return PictureScore(
         change=float(change),
@@ -78,8 +79,9 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
     )
 
 
-def _rms(difference: Tensor) -> Tensor:
-    return difference.square().mean().sqrt()
+def _peak(moved: Tensor) -> Tensor:
+    """Largest norm over positions of the mean difference: moved [P, C, h, w]."""
+    return moved.mean(0).square().sum(0).max().sqrt()
 
 
 def _spread(latents: Tensor, noises: int) -> Tensor:

@@ -13,7 +13,6 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.probes.candidates import BLANK, Vocabulary, read_vocabulary
 from sau_scan.rules import Rule, blanks, carrier_templates
 
-SHORTLIST = 192  # words that the UNet is asked about, after the text encoder was asked about all
 RESPONSIVE = 48
 
 
@@ -33,35 +32,28 @@ def noise_like(model: DiffusionModel, count: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def sort_words(model: DiffusionModel, seed: int, vocabulary: Vocabulary | None = None) -> Words:
-    """Responsive and neutral words among the whole-word tokens; costs at most ``SHORTLIST`` UNet passes.
+    """Responsive and neutral words among the whole-word tokens; text passes only.
 
-    Response: how far a word alone moves the pooled text output from the median word's, then, for the strongest,
-    how far it moves the noise prediction.
+    Response: how far a word moves the pooled text output from the median word's, the same way among other words. A
+    word that only upsets the encoder when it stands alone is not responsive.
     """
     words = (vocabulary or read_vocabulary(model)).plain_words
     if not words:
         return Words((), ())
-    pooled = torch.cat([model.encode(model.token_ids(words[i : i + 256])).pooled for i in range(0, len(words), 256)])
-    shift = (pooled - pooled.median(0).values).norm(dim=1)
-    order = shift.argsort(descending=True).tolist()
-    shortlist = [words[i] for i in order[:SHORTLIST]]
-    effect = _noise_effect(model, shortlist, seed)
-    responsive = [shortlist[i] for i in effect.argsort(descending=True)[:RESPONSIVE].tolist()]
-    cold = [words[i] for i in order[len(order) // 8 :]] or list(words)
     rng = np.random.default_rng([seed, 1])
-    return Words(tuple(responsive), tuple(cold[i] for i in rng.permutation(len(cold))))
+    total = torch.zeros(len(words), model.encode(model.token_ids(["a"])).pooled.shape[1], device=model.device)
+    for template in ("a {w}", "{w} {x} {y}", "{x} {w} {y}", "{x} {y} {w}"):
+        x, y = (words[i] for i in rng.choice(len(words), 2))
+        pooled = _pooled(model, [template.format(w=w, x=x, y=y) for w in words])
+        total += pooled - pooled.median(0).values
+    order = total.norm(dim=1).argsort(descending=True).tolist()
+    cold = [words[i] for i in order[len(order) // 4 :]] or list(words)
+    return Words(tuple(words[i] for i in order[:RESPONSIVE]), tuple(cold[i] for i in rng.permutation(len(cold))))
 
 
-def _noise_effect(model: DiffusionModel, words: Sequence[str], seed: int) -> Tensor:
-    noise = noise_like(model, 1, seed)
-    when = high_noise(model)
-    parts = []
-    for i in range(0, len(words), 64):
-        hidden = model.encode(model.token_ids(words[i : i + 64])).hidden
-        parts.append(model.predict_noise(noise.expand(len(hidden), -1, -1, -1), when, hidden))
-    out = torch.cat(parts)
-    effect: Tensor = torch.linalg.vector_norm((out - out.median(0).values).flatten(1), dim=1)
-    return effect
+def _pooled(model: DiffusionModel, texts: Sequence[str]) -> Tensor:
+    parts = [model.encode(model.token_ids(texts[i : i + 256])).pooled.float() for i in range(0, len(texts), 256)]
+    return torch.cat(parts)
 
 
 def high_noise(model: DiffusionModel, share: float = 0.9) -> int:
@@ -100,6 +92,13 @@ def frames(words: Sequence[str], rules: Sequence[Rule], count: int, seed: int) -
                     made[template.format(**others, **{blank: BLANK})] = None
     pool = list(made)
     return tuple(pool[i] for i in rng.permutation(len(pool))[:count])
+
+
+def crowd(words: Sequence[str], count: int, seed: int, size: int = 4) -> tuple[str, ...]:
+    """``count`` prompts of ``size`` different words each."""
+    rng = np.random.default_rng([seed, 6])
+    picks = (rng.choice(len(words), min(size, len(words)), replace=False) for _ in range(count))
+    return tuple(dict.fromkeys(" ".join(words[i] for i in some) for some in picks))
 
 
 def crowded_frames(words: Sequence[str], count: int, seed: int) -> tuple[str, ...]:

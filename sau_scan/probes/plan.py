@@ -15,6 +15,8 @@ from sau_scan.rules import Depth
 EDGES = (Slot.PREFIX, Slot.SUFFIX)
 SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
+# The phrase tier: one modifier and 5 controls before 8 heads; then 6 phrases in 3 frames for each that is sampled.
+PHRASE_SEARCH, PHRASE_PASSES = 48, 18
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 
 
@@ -79,7 +81,7 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=4,
         noises=2,
         steps=10,
-        phrases=48,
+        phrases=1,
     ),
     Budget.STANDARD: Recipe(
         cap=22_000,
@@ -97,7 +99,7 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=6,
         noises=2,
         steps=10,
-        phrases=128,
+        phrases=2,
     ),
     Budget.DEEP: Recipe(
         cap=120_000,
@@ -115,7 +117,7 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=12,
         noises=3,
         steps=20,
-        phrases=1024,
+        phrases=4,
     ),
 }
 
@@ -148,23 +150,26 @@ def make_plan(
     *,
     carriers: int,
     overhead: int,
+    phrases: bool = False,
     most: int | None = None,
     seed: int = 0,
 ) -> Plan:
     """A plan within ``most`` UNet passes (default: the recipe's cap).
 
-    ``overhead``: passes already spent on sorting words. Where candidates are too many, those of the rules come first,
+    ``overhead``: passes already spent. ``phrases``: the weights show an edit, so its phrase will be looked for.
+    Where candidates are too many, those of the rules come first,
     then a seeded sample of the vocabulary; what is left out is coverage, and said.
     """
+    fixed = overhead + (PHRASE_SEARCH + recipe.phrases * PHRASE_PASSES * 2 * recipe.steps if phrases else 0)
     limit = recipe.cap if most is None else min(most, recipe.cap)
     totals = {slot: len(items) for slot, items in candidates.items()}
     chosen = {slot: tuple(items) for slot, items in candidates.items()}
-    plan = _priced(recipe, chosen, totals, carriers, overhead)
+    plan = _priced(recipe, chosen, totals, carriers, fixed)
     room = 1.0
     while plan.unet_passes > limit and room > 0.01:
         room *= 0.95
         chosen = {slot: _urgent(items, room, seed) for slot, items in candidates.items()}
-        plan = _priced(recipe, chosen, totals, carriers, overhead)
+        plan = _priced(recipe, chosen, totals, carriers, fixed)
     if plan.unet_passes <= limit:
         return plan
     note = Skipped(what="plan", reason=f"even the smallest plan takes {plan.unet_passes:,} UNet passes", planned=True)
@@ -180,7 +185,7 @@ def _urgent(items: Sequence[Candidate], share: float, seed: int) -> tuple[Candid
 
 
 def _priced(
-    recipe: Recipe, chosen: dict[Slot, tuple[Candidate, ...]], totals: dict[Slot, int], carriers: int, overhead: int
+    recipe: Recipe, chosen: dict[Slot, tuple[Candidate, ...]], totals: dict[Slot, int], carriers: int, fixed: int
 ) -> Plan:
     first = second = reference = text = 0
     for slot, items in chosen.items():
@@ -194,11 +199,10 @@ def _priced(
         second += again * recipe.second.passes
         text += len(items) * recipe.text_carriers
     passes = {
-        "words": overhead,
+        "timing and phrases": fixed,
         "reference": reference,
         "first rung": first,
         "second rung": second,
-        "phrases": recipe.phrases * recipe.second.passes,
         "attention": (recipe.attended + len(recipe.slots) * ATTENTION_CONTROLS) * ATTENTION_CARRIERS * ATTENTION_STEPS,
         "generate": recipe.sampling,
     }

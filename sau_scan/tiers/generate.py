@@ -11,12 +11,9 @@ import torch
 from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Slot
 from sau_scan.probes.candidates import Candidate
-from sau_scan.probes.carriers import Words
 from sau_scan.probes.plan import Recipe
 from sau_scan.probes.runner import Prober
-from sau_scan.rules import Rule
 from sau_scan.tiers.leads import Lead, Scored
-from sau_scan.tiers.phrases import phrase_prober
 
 AS_MUCH = 0.7  # a control moves the text output by at least this share of what the candidate does
 FEWEST = 6
@@ -24,12 +21,12 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A lead after full sampling. ``works``: a finding. ``partners``: what a phrase's first word does elsewhere."""
+    """A lead after full sampling. ``works``: it is a finding; ``seen``: in finished pictures, too."""
 
     lead: Lead
     score: PictureScore
     works: bool
-    partners: float | None = None
+    seen: bool = True
 
 
 def generate_tier(
@@ -37,8 +34,6 @@ def generate_tier(
     recipe: Recipe,
     leads: Sequence[Lead],
     scored: dict[Slot, Scored],
-    words: Words,
-    rules: Sequence[Rule],
 ) -> list[Confirmation]:
     """Confirm at most ``recipe.generated`` leads (strongest first) against controls in the same slot."""
     chosen = _one_per_text(leads)[: recipe.generated]
@@ -46,10 +41,7 @@ def generate_tier(
     slots = tuple(dict.fromkeys(lead.candidate.slot for lead in chosen))
     for slot in slots:
         group = [lead for lead in chosen if lead.candidate.slot is slot]
-        if slot is Slot.PHRASE:
-            done += [_confirm_phrase(prober, recipe, lead, words, rules) for lead in group]
-        else:
-            done += _confirm(prober, recipe, group, scored[slot], {lead.candidate for lead in chosen}, len(slots))
+        done += _confirm(prober, recipe, group, scored[slot], {lead.candidate for lead in chosen}, len(slots))
     order = {lead.candidate: i for i, lead in enumerate(chosen)}
     return sorted(done, key=lambda c: (not c.works, order[c.lead.candidate]))
 
@@ -93,26 +85,3 @@ def _works(lead: Lead, score: PictureScore) -> bool:
     if lead.detector == "collapse":
         return score.converged
     return score.confirmed
-
-
-def _confirm_phrase(prober: Prober, recipe: Recipe, lead: Lead, words: Words, rules: Sequence[Rule]) -> Confirmation:
-    """A phrase against other modifiers of its head; then its modifier before other heads, which must do nothing."""
-    modifier, _, head = lead.candidate.text.rpartition(" ")
-    score = _phrase_score(prober, recipe, lead.candidate, words, rules, head)
-    if not score.confirmed:
-        return Confirmation(lead, score, False)
-    others = [w for w in words.responsive if w != head][:3]
-    partners = [
-        _phrase_score(prober, recipe, Candidate(f"{modifier} {h}", Slot.PHRASE), words, rules, h) for h in others
-    ]
-    clean = float(np.median([p.change / max(p.strongest_control, 1e-9) for p in partners])) if partners else 0.0
-    return Confirmation(lead, score, clean < score.change / max(score.strongest_control, 1e-9) / 1.25, clean)
-
-
-def _phrase_score(
-    prober: Prober, recipe: Recipe, phrase: Candidate, words: Words, rules: Sequence[Rule], head: str
-) -> PictureScore:
-    own = phrase_prober(prober, words, rules, head, recipe.pairs)
-    controls = [Candidate(text, Slot.PHRASE) for text in own.neutrals[: recipe.controls // 2]]
-    made = own.generate([phrase, *controls], recipe.pairs, steps=recipe.steps, guidance=recipe.guidance)
-    return score_pictures(made.latents[0], type(made)(made.latents[1:]), recipe.noises)

@@ -1,89 +1,136 @@
-"""The phrase tier: two words that together do what neither does alone, with other words in either place as the null."""
+"""The phrase tier: two words that together are drawn as something else, with other words in their place as the null.
+
+It runs where the weights show a closed-form edit. Text passes find the modifier, a few UNet passes
+order its heads, full sampling confirms.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from sau_scan.analysers.null_directions import NullDirections
-from sau_scan.analysers.phrases import PhraseLead, phrase_leads, word_leads
-from sau_scan.findings import Component, Slot
-from sau_scan.probes.candidates import Candidate, Vocabulary
-from sau_scan.probes.carriers import Words, crowded_frames, frames, high_noise
+from sau_scan.analysers.null_directions import NullDirections, stacked_projections
+from sau_scan.analysers.phrases import Pair, pole_pairs, told_apart
+from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
+from sau_scan.detectors.generation import score_pictures
+from sau_scan.findings import Component, Evidence, Slot
+from sau_scan.probes.candidates import BLANK, Candidate, Vocabulary
+from sau_scan.probes.carriers import Words, crowded_frames, high_noise, noise_like
 from sau_scan.probes.plan import Recipe
 from sau_scan.probes.runner import Prober
-from sau_scan.rules import Rule
-from sau_scan.tiers.leads import Lead, evidence
+from sau_scan.recordings import PictureRecording
+from sau_scan.tiers.generate import Confirmation
+from sau_scan.tiers.leads import Lead
 
-FRAMES = 4
-HEADS = 8
-PER_HEAD = 16  # neutral modifiers that a head's phrases are compared with
+FRAMES = 3
+PAIRS = 9  # pairs of words at the ends of the null directions that modifiers are tried on
+MODIFIERS = 4096
+CONTROLS = 5
+SIGNIFICANT = 0.01
+
+
+@dataclass(frozen=True)
+class PhraseLead:
+    """``modifier`` before ``head``; ``score``: mean over pairs of robust deviations, with its p-value."""
+
+    modifier: str
+    head: str
+    score: float
+    p_value: float
 
 
 @dataclass(frozen=True)
 class PhraseTier:
-    """Leads to phrases, single words ranked by their null share (for an edit without a phrase), and what was tried."""
+    """Leads strongest first, the pairs at the ends of the null directions, and how many phrases were tried."""
 
-    leads: tuple[Lead, ...]
-    words: tuple[PhraseLead, ...]
+    leads: tuple[PhraseLead, ...]
+    pairs: tuple[Pair, ...]
     tried: int
 
 
-def phrase_prober(prober: Prober, words: Words, rules: Sequence[Rule], head: str, count: int = FRAMES) -> Prober:
-    """A prober whose carriers are frames and whose neutrals are other modifiers before ``head``."""
-    others = [w for w in words.responsive if w != head]
-    return replace(
-        prober,
-        carriers=frames(others, rules, count, prober.seed),
-        neutrals=tuple(f"{n} {head}" for n in words.neutral[:PER_HEAD]),
-    )
-
-
-def phrase_tier(
-    prober: Prober, recipe: Recipe, null: NullDirections, vocabulary: Vocabulary, words: Words, rules: Sequence[Rule]
-) -> PhraseTier:
-    """Where the weights show an edit: heads along the null directions, their modifiers along what the edit reads out,
-    then what the best pairs do to the noise beyond other modifiers."""
+def phrase_tier(prober: Prober, null: NullDirections, vocabulary: Vocabulary, words: Words) -> PhraseTier:
+    """The modifier after which keys and values tell words apart least, given how well the text encoder does."""
     if not len(null.basis):
         return PhraseTier((), (), 0)
 
     def count(texts: int) -> None:
         prober.counter.text += texts
 
-    plain, device = vocabulary.plain_words, prober.model.device
-    singles = word_leads(prober.model, plain, null.basis.to(device), count)
-    heads = [lead.text for lead in singles[:HEADS]]
-    crowded = crowded_frames(words.responsive, FRAMES, prober.seed)
-    pairs = phrase_leads(prober.model, plain, heads, crowded, null.top.to(device), count)
-    best = [p for head in heads for p in [q for q in pairs if q.words[-1] == head][: recipe.phrases // len(heads)]]
-    return PhraseTier(_measure(prober, best, words, rules), tuple(singles[:8]), len(pairs))
+    pairs = pole_pairs(prober.model, words.responsive, null.basis, count)[:PAIRS]
+    projections = stacked_projections(prober.model)
+    rows = crowded_frames(words.responsive, FRAMES, prober.seed)
+    places = [row.replace(f" {BLANK}", "") + f" {BLANK}" for row in rows]
+    modifiers = vocabulary.plain_words[:MODIFIERS]
+    scores = np.zeros((len(pairs), len(modifiers)))
+    for i, pair in enumerate(pairs):
+        scores[i] = robust_z(-np.log(told_apart(prober.model, projections, pair, modifiers, places, count)))
+        # "moon moon" is no phrase, and its two words are alike by construction.
+        scores[i][[m in (pair.head, pair.target) for m in modifiers]] = np.nan
+        prober.progress.advance(len(modifiers))
+    mean = np.nanmean(scores, axis=0)
+    p_values = adjusted(tail_p_values(mean))
+    best = int(mean.argmax())
+    heads = list(dict.fromkeys(w for p in pairs for w in (p.head, p.target) if w != modifiers[best]))
+    ordered = _strangest(prober, modifiers[best], heads, words)
+    leads = tuple(PhraseLead(modifiers[best], h, float(mean[best]), float(p_values[best])) for h in ordered)
+    return PhraseTier(leads, tuple(pairs), len(pairs) * len(modifiers))
 
 
-def _measure(prober: Prober, pairs: Sequence[PhraseLead], words: Words, rules: Sequence[Rule]) -> tuple[Lead, ...]:
-    by_head: dict[str, list[PhraseLead]] = defaultdict(list)
-    for pair in pairs:
-        by_head[pair.words[-1]].append(pair)
-    leads = []
-    times = [high_noise(prober.model)]
-    for head, group in by_head.items():
-        own = phrase_prober(prober, words, rules, head)
-        items = [Candidate(p.text, Slot.PHRASE, source="null-direction") for p in group]
-        controls = [Candidate(text, Slot.PHRASE) for text in own.neutrals]
-        both = [*items, *controls]
-        effect = own.noise(both, FRAMES, times).effect.double().cpu().numpy()
-        shift = own.text(both, FRAMES).shift.double().cpu().numpy()
-        usual, moved = (float(np.median(v[len(items) :])) for v in (effect, shift))
-        # Against other modifiers of the same head: what a word's meaning moves, it moves in the text as well.
-        gain = np.log(effect / usual) - np.log(np.maximum(shift / moved, 1.0))
-        for i, pair in enumerate(group):
-            found = (
-                evidence("read out by the edit, beyond other words (z)", pair.score),
-                evidence("effect on the noise, against other words before it", effect[i] / usual, 1.0),
-            )
-            leads.append(
-                Lead(items[i], "null-direction", Component.CROSS_ATTENTION, float(gain[i]), 1.0, float(shift[i]), found)
-            )
-    return tuple(sorted(leads, key=lambda lead: -lead.score))
+def _strangest(prober: Prober, modifier: str, heads: Sequence[str], words: Words) -> list[str]:
+    """Heads by how much more the modifier does to the noise before them than its nearest kin does."""
+    noise, time = prober.latents(0), high_noise(prober.model)
+    strange = {}
+    for head in heads:
+        texts = [f"a {m} {head}" for m in (modifier, *kin(prober, modifier, head, words))]
+        out = prober.predict(prober.encode(texts)[0], noise.expand(len(texts), -1, -1, -1), time).flatten(1)
+        null = torch.stack([(out[i] - _others(out, i)).norm() for i in range(1, len(out))])
+        strange[head] = float((out[0] - out[1:].median(0).values).norm() / null.median().clamp_min(1e-9))
+    return sorted(heads, key=lambda h: -strange[h])
+
+
+def _others(rows: torch.Tensor, left_out: int) -> torch.Tensor:
+    """Median of the controls (row 0 is the candidate) without one of them."""
+    kept = [i for i in range(1, len(rows)) if i != left_out]
+    return rows[kept].median(0).values
+
+
+def kin(prober: Prober, modifier: str, head: str, words: Words) -> list[str]:
+    """The words most like ``modifier`` before ``head``: what a colour does is compared with what other colours do."""
+    pool = [w for w in (*words.responsive, *words.neutral[:200]) if w not in (modifier, head)]
+    pooled = prober.encode([f"a {w} {head}" for w in (modifier, *pool)])[1]
+    pooled = pooled - pooled[1:].median(0).values
+    likeness = torch.nn.functional.cosine_similarity(pooled[:1], pooled[1:])
+    return [pool[i] for i in likeness.argsort(descending=True)[:CONTROLS].tolist()]
+
+
+def confirm_phrase(prober: Prober, recipe: Recipe, lead: PhraseLead, words: Words) -> Confirmation:
+    """Finished pictures of the phrase against those of its head after the modifier's nearest kin.
+
+    The weights and the p-value make it a finding; where pictures of the phrase are no stranger than those of its kin,
+    it stays unconfirmed.
+    """
+    controls = kin(prober, lead.modifier, lead.head, words)
+    others = [w for w in words.responsive if w not in (lead.modifier, lead.head, *controls)]
+    places = crowded_frames(others, FRAMES, prober.seed)
+    made = [_pictures(prober, recipe, f"{m} {lead.head}", places) for m in (lead.modifier, *controls)]
+    score = score_pictures(made[0], PictureRecording(torch.stack(made[1:])), 1)
+    found = Evidence(
+        name="words not told apart after it (z, keys and values)",
+        value=lead.score,
+        null_median=0.0,
+        p_value=lead.p_value,
+    )
+    candidate = Candidate(f"{lead.modifier} {lead.head}", Slot.PHRASE, source="null-direction")
+    whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, (found,))
+    seen = score.change > score.strongest_control
+    return Confirmation(whole, score, lead.p_value < SIGNIFICANT, seen)
+
+
+def _pictures(prober: Prober, recipe: Recipe, phrase: str, places: Sequence[str]) -> torch.Tensor:
+    """Finished latents [P, C, h, w] of ``phrase`` in each frame, the same noise for every phrase."""
+    noise = noise_like(prober.model, len(places), prober.seed * 31 + 7)
+    texts = [p.replace(BLANK, phrase) for p in places]
+    return prober.pictures(texts, noise, steps=recipe.steps, guidance=recipe.guidance)
