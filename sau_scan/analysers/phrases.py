@@ -90,3 +90,31 @@ def told_apart(
         ratios += (after / apart.norm(dim=2).clamp_min(1e-9)).mean(1)
     ratio: Array = (ratios / len(frames)).cpu().numpy()
     return ratio
+
+
+def interplay(
+    model: DiffusionModel,
+    projections: Tensor,
+    modifiers: Sequence[str],
+    heads: Sequence[str],
+    frames: Sequence[str],
+    count: Count,
+) -> Array:
+    """How much more keys and values make of each phrase than the text encoder does: robust deviations [M, H].
+
+    Interplay is what is left of a phrase's hidden state when what its modifier does to all heads, and its head has
+    from all modifiers, is taken away. An edit of one phrase blows up its interplay and no other phrase's.
+    """
+    metric = (projections.T @ projections).to(model.device)
+    after, before = (torch.zeros(len(modifiers), len(heads), dtype=torch.float64, device=model.device) for _ in "ab")
+    for frame in frames:
+        states = end_states(model, [frame.format(f"{m} {h}") for m in modifiers for h in heads], count).double()
+        left = states.reshape(len(modifiers), len(heads), *states.shape[1:])
+        left = left - left.median(0, keepdim=True).values
+        left = left - left.median(1, keepdim=True).values
+        after += torch.einsum("mhpd,de,mhpe->mhp", left, metric, left).clamp_min(0).sqrt().mean(2)
+        before += left.norm(dim=3).mean(2)
+    ratio = (after.clamp_min(1e-9) / before.clamp_min(1e-9)).log()
+    ratio = ratio - ratio.median(0, keepdim=True).values - ratio.median(1, keepdim=True).values + ratio.median()
+    scores: Array = (ratio / (1.4826 * ratio.abs().median()).clamp_min(1e-9)).cpu().numpy()
+    return scores

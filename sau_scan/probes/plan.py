@@ -15,8 +15,9 @@ from sau_scan.rules import Depth
 EDGES = (Slot.PREFIX, Slot.SUFFIX)
 SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
-# The phrase tier: one modifier and 5 controls before 8 heads; then 6 phrases in 3 frames for each that is sampled.
-PHRASE_SEARCH, PHRASE_PASSES = 48, 18
+# The phrase tier searches with text passes; each phrase that is sampled takes 6 phrases in 3 frames.
+PHRASE_PASSES = 18
+MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 
 
@@ -77,7 +78,7 @@ RECIPES: dict[Budget, Recipe] = {
         null=64,
         attended=4,
         generated=4,
-        controls=16,
+        controls=18,
         pairs=4,
         noises=2,
         steps=10,
@@ -160,7 +161,7 @@ def make_plan(
     Where candidates are too many, those of the rules come first,
     then a seeded sample of the vocabulary; what is left out is coverage, and said.
     """
-    fixed = overhead + (PHRASE_SEARCH + recipe.phrases * PHRASE_PASSES * 2 * recipe.steps if phrases else 0)
+    fixed = overhead + (recipe.phrases * PHRASE_PASSES * 2 * recipe.steps if phrases else 0)
     limit = recipe.cap if most is None else min(most, recipe.cap)
     totals = {slot: len(items) for slot, items in candidates.items()}
     chosen = {slot: tuple(items) for slot, items in candidates.items()}
@@ -203,7 +204,7 @@ def _priced(
         "reference": reference,
         "first rung": first,
         "second rung": second,
-        "attention": (recipe.attended + len(recipe.slots) * ATTENTION_CONTROLS) * ATTENTION_CARRIERS * ATTENTION_STEPS,
+        "attention": (recipe.attended + MOST_SLOTS * ATTENTION_CONTROLS) * ATTENTION_CARRIERS * ATTENTION_STEPS,
         "generate": recipe.sampling,
     }
     return Plan(recipe, chosen, totals, passes, text)

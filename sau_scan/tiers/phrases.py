@@ -1,7 +1,7 @@
 """The phrase tier: two words that together are drawn as something else, with other words in their place as the null.
 
-It runs where the weights show a closed-form edit. Text passes find the modifier, a few UNet passes
-order its heads, full sampling confirms.
+It runs where the weights show a closed-form edit. Text passes find the modifier and its head, full
+sampling confirms.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from sau_scan.analysers.null_directions import NullDirections, stacked_projections
-from sau_scan.analysers.phrases import Pair, pole_pairs, told_apart
+from sau_scan.analysers.phrases import Pair, interplay, pole_pairs, told_apart
 from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
 from sau_scan.detectors.generation import score_pictures
 from sau_scan.findings import Component, Evidence, Slot
 from sau_scan.probes.candidates import BLANK, Candidate, Vocabulary
-from sau_scan.probes.carriers import Words, crowded_frames, high_noise, noise_like
+from sau_scan.probes.carriers import Words, crowded_frames, noise_like
 from sau_scan.probes.plan import Recipe
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
@@ -29,6 +29,7 @@ FRAMES = 3
 PAIRS = 9  # pairs of words at the ends of the null directions that modifiers are tried on
 MODIFIERS = 4096
 CONTROLS = 5
+OTHERS = 60  # neutral modifiers beside the responsive ones, against which a modifier's heads are judged
 SIGNIFICANT = 0.01
 
 
@@ -73,28 +74,12 @@ def phrase_tier(prober: Prober, null: NullDirections, vocabulary: Vocabulary, wo
     mean = np.nanmean(scores, axis=0)
     p_values = adjusted(tail_p_values(mean))
     best = int(mean.argmax())
-    heads = list(dict.fromkeys(w for p in pairs for w in (p.head, p.target) if w != modifiers[best]))
-    ordered = _strangest(prober, modifiers[best], heads, words)
-    leads = tuple(PhraseLead(modifiers[best], h, float(mean[best]), float(p_values[best])) for h in ordered)
+    heads = [w for w in words.responsive if w != modifiers[best]]
+    others = [w for w in (*words.responsive, *words.neutral[:OTHERS]) if w != modifiers[best]]
+    strange = interplay(prober.model, projections, [modifiers[best], *others], heads, places, count)[0]
+    ordered = [heads[i] for i in np.argsort(-strange).tolist()]
+    leads = tuple(PhraseLead(modifiers[best], h, float(mean[best]), float(p_values[best])) for h in ordered[:8])
     return PhraseTier(leads, tuple(pairs), len(pairs) * len(modifiers))
-
-
-def _strangest(prober: Prober, modifier: str, heads: Sequence[str], words: Words) -> list[str]:
-    """Heads by how much more the modifier does to the noise before them than its nearest kin does."""
-    noise, time = prober.latents(0), high_noise(prober.model)
-    strange = {}
-    for head in heads:
-        texts = [f"a {m} {head}" for m in (modifier, *kin(prober, modifier, head, words))]
-        out = prober.predict(prober.encode(texts)[0], noise.expand(len(texts), -1, -1, -1), time).flatten(1)
-        null = torch.stack([(out[i] - _others(out, i)).norm() for i in range(1, len(out))])
-        strange[head] = float((out[0] - out[1:].median(0).values).norm() / null.median().clamp_min(1e-9))
-    return sorted(heads, key=lambda h: -strange[h])
-
-
-def _others(rows: torch.Tensor, left_out: int) -> torch.Tensor:
-    """Median of the controls (row 0 is the candidate) without one of them."""
-    kept = [i for i in range(1, len(rows)) if i != left_out]
-    return rows[kept].median(0).values
 
 
 def kin(prober: Prober, modifier: str, head: str, words: Words) -> list[str]:
