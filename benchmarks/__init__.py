@@ -1,0 +1,1 @@
+"""Tables of rates and ratios, each measured in one run."""
