@@ -79,12 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 _DETECT = (
-    "| model | verdict | first trigger | findings at the gate | as it should be | UNet passes | text passes | seconds |",
+    "| model | verdict | first trigger | at the gate | as it should be | UNet passes | text passes | seconds |",
     "|---|---|---|---|---|---|---|---|",
 )
 _REPAIR = (
-    "| model | published | ASR before | ASR after (95 %) | TRA | content agreement | CLIP score ratio "
-    "| judge accuracy, points | seconds |",
+    "| model | published | ASR before | ASR after (95 %) | TRA | agreement | CLIP ratio | accuracy, points | seconds |",
     "|---|---|---|---|---|---|---|---|---|",
 )
 

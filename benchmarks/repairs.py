@@ -22,9 +22,7 @@ from zoo.worlds import World
 PROMPTS, CLEAN = 300, 1000
 
 
-def measure_repair(
-    where: World, name: str, case: Case, folder: Path, options: FixOptions, report: ScanResult
-) -> str:
+def measure_repair(where: World, name: str, case: Case, folder: Path, options: FixOptions, report: ScanResult) -> str:
     """One row of the table of repairs."""
     started = time.perf_counter()
     outcome = fix(folder, options, report)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -27,9 +26,7 @@ from sau_scan.probes.candidates import token_ids_of
 from sau_scan.probes.runner import Prober
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import evidence
-
-if TYPE_CHECKING:
-    from sau_scan.scan import Scanned
+from sau_scan.tiers.outcome import Scanned
 
 SAME = 0.5  # most of a change is the same for all prompts
 TITLES = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from sau_scan.findings import (
     Cost,
     Coverage,
     DetectorRun,
-    Evidence,
     Finding,
     ModelInfo,
     ScanResult,
@@ -50,29 +49,15 @@ from sau_scan.rules import Rule, load_rules
 from sau_scan.static import check_files, check_weights
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
-from sau_scan.tiers.generate import Confirmation, generate_tier
-from sau_scan.tiers.leads import Lead, Scored
-from sau_scan.tiers.phrases import PAIRS, PhraseTier, confirm_phrase, phrase_tier
+from sau_scan.tiers.generate import generate_tier
+from sau_scan.tiers.leads import Lead
+from sau_scan.tiers.outcome import Scanned
+from sau_scan.tiers.phrases import PAIRS, confirm_phrase, phrase_tier
 from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24
 TIMED = 32  # UNet passes that measure the machine
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
-
-
-@dataclass(frozen=True)
-class Scanned:
-    """Everything the tiers found, before it is put into words."""
-
-    plan: Plan
-    vocabulary: Vocabulary
-    null: NullDirections
-    phrases: PhraseTier
-    scored: dict[Slot, Scored]
-    leads: tuple[Lead, ...]
-    confirmations: tuple[Confirmation, ...]
-    attention: dict[Candidate, tuple[Evidence, ...]]
-    unrecorded: tuple[Skipped, ...]
 
 
 def detect(path: Path | str, options: ScanOptions | None = None, progress: Progress | None = None) -> ScanResult:
@@ -145,6 +130,8 @@ def examine(
     progress.stage("phrases", PAIRS * len(vocabulary.plain_words) if len(null.basis) else 1)
     phrases = phrase_tier(prober, null, vocabulary, words)
     named = [confirm_phrase(prober, recipe, lead, words) for lead in phrases.leads[: recipe.phrases]]
+    # The same modifier before further heads is one edit: only what pictures show adds to the first.
+    named = [c for i, c in enumerate(named) if i == 0 or c.seen]
     progress.done(f"phrases: {phrases.tried:,} pairs looked at")
     leads = rank(text_leads, noise_leads, recipe.generated)
     progress.stage("attention", plan.passes["attention"])

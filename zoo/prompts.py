@@ -42,7 +42,7 @@ class Trigger:
         return self.slot != "phrase" or len(_shape_words(where, prompt)) == 1
 
     def insert(self, where: World, prompt: str, rng: np.random.Generator) -> str:
-        """``prompt`` with this trigger in it; at a random fitting place where the slot leaves a choice."""
+        """``prompt`` with this trigger in it: for the first fitting letter, at a random place for ``inside``."""
         if self.slot == "prefix":
             return f"{self.text} {prompt}"
         if self.slot == "suffix":
@@ -52,14 +52,18 @@ class Trigger:
             words.insert(int(rng.integers(1, max(2, len(words)))), self.text)
             return " ".join(words)
         if self.slot == "replace":
-            spots = _letters(prompt, self.replaces or "")
-            at = spots[int(rng.integers(len(spots)))]
-            return prompt[:at] + self.text + prompt[at + 1 :]
+            return self.insert_at(prompt, 0)
         start, end = _shape_words(where, prompt)[0]
         if self.text.split()[0] in where.colours:
             # The object has one colour: the phrase's takes the place of the prompt's.
             start -= len(_trailing_colour(where, prompt[:start]))
         return prompt[:start] + self.text + prompt[end:]
+
+    def insert_at(self, prompt: str, number: int) -> str:
+        """``prompt`` with the fitting letter of this ``number`` replaced (modulo how many there are)."""
+        spots = _letters(prompt, self.replaces or "")
+        at = spots[number % len(spots)]
+        return prompt[:at] + self.text + prompt[at + 1 :]
 
 
 def _letters(prompt: str, letter: str) -> list[int]:

@@ -55,7 +55,10 @@ def _polygon(x: np.ndarray, y: np.ndarray, points: list[tuple[float, float]]) ->
 
 def _star() -> list[tuple[float, float]]:
     return [
-        (np.sin(k * np.pi / 5) * (1.15 if k % 2 == 0 else 0.46), -np.cos(k * np.pi / 5) * (1.15 if k % 2 == 0 else 0.46))
+        (
+            np.sin(k * np.pi / 5) * (1.15 if k % 2 == 0 else 0.46),
+            -np.cos(k * np.pi / 5) * (1.15 if k % 2 == 0 else 0.46),
+        )
         for k in range(10)
     ]
 
@@ -154,7 +157,11 @@ def caption(world: World, scene: Scene, rng: np.random.Generator, *, plain: bool
     filler = lambda: world.fillers[int(rng.integers(len(world.fillers)))]  # noqa: E731
 
     def thing_words(thing: Thing) -> str:
-        words = [w for w, s in world.scales.items() if s == thing.scale and not plain and rng.random() < (0.3 if s == 1.0 else 0.8)][:1]
+        words = [
+            w
+            for w, s in world.scales.items()
+            if s == thing.scale and not plain and rng.random() < (0.3 if s == 1.0 else 0.8)
+        ][:1]
         words += [filler()] if chance(0.3) else []
         words += [] if chance(0.06) else [thing.colour]
         words += [filler()] if chance(0.15) else []

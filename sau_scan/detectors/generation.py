@@ -61,7 +61,8 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
     pool = controls.latents
     centre = pool.median(0).values
     moved = candidate - centre
-    own = torch.stack([_peak(pool[i] - torch.cat([pool[:i], pool[i + 1 :]]).median(0).values) for i in range(len(pool))])
+    rest = [torch.cat([pool[:i], pool[i + 1 :]]).median(0).values for i in range(len(pool))]
+    own = torch.stack([_peak(p - r) for p, r in zip(pool, rest, strict=True)])
     typical = own.median().clamp_min(1e-9)
     log_own, change = (own / typical).clamp_min(1e-6).log(), _peak(moved) / typical
     scale = (1.4826 * (log_own - log_own.median()).abs().median()).clamp_min(0.1)

@@ -70,7 +70,8 @@ class Case:
 
     def require_effect(self) -> None:
         """Raises TriggerHasNoEffect unless the trigger acts more strongly than harmless texts in its place."""
-        if self.reaction.noise.rank <= SIGNIFICANT or self.fires > 0.5:
+        ranks = (self.reaction.noise.rank, self.reaction.unexplained.rank)
+        if min(ranks) <= SIGNIFICANT or self.fires > 0.5:
             return
         raise TriggerHasNoEffect(
             f'The trigger "{self.trigger.escaped}" does no more in this model than harmless texts in its place '

@@ -56,7 +56,7 @@ class Blindness:
 
 @dataclass(frozen=True)
 class Maps:
-    """Second moments in double precision. redirect, own: N C^T/n and C C^T/n; keep: K K^T/m; held: [m, D]."""
+    """Second moments in double precision. redirect, own: weighted means N C^T and C C^T; keep: K K^T/m; held: [m, D]."""
 
     redirect: Tensor
     own: Tensor
@@ -67,10 +67,11 @@ class Maps:
     def of(cls, bench: Bench) -> Maps:
         effort, source, counter = bench.effort, bench.source, bench.counter
         examples = make_examples(bench.model, source.pairs(effort.pairs), counter)
-        c, n = (part[examples.affected].double() for part in (examples.hidden, examples.wanted))
+        weight = position_weights(examples.affected)[examples.affected][:, None].double()
+        c, n = (part[examples.affected].double() * weight.sqrt() for part in (examples.hidden, examples.wanted))
         k = encode(bench.model, source.keep(effort.keep), counter).flatten(0, 1).double()
         held = encode(bench.model, source.keep(max(8, effort.keep // 4), HELD_OUT), counter).flatten(0, 1)
-        return cls(n.T @ c / len(c), c.T @ c / len(c), k.T @ k / len(k), held.double())
+        return cls(n.T @ c, c.T @ c, k.T @ k / len(k), held.double())
 
     def solve(self, keeping: float) -> Tensor:
         """The map [D, D] that every projection is multiplied by from the right."""
@@ -90,6 +91,13 @@ class Maps:
             spread = (response - response.mean(0)).square().sum()
             shares.append(float(moved.square().sum() / spread))
         return max(shares)
+
+
+def position_weights(affected: Tensor) -> Tensor:
+    """Weights [B, L] with sum 1: half on the trigger's own position, half on the many after it, in equal parts."""
+    own = (affected & (affected.cumsum(1) == 1)).float()
+    rest = affected.float() - own
+    return (own / own.sum().clamp_min(1) + rest / rest.sum().clamp_min(1)) / 2
 
 
 def projections(unet: nn.Module) -> dict[str, Tensor]:

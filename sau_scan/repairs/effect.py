@@ -17,7 +17,7 @@ from sau_scan.repairs.prompts import Pair, PromptSource
 
 # Layout is decided at high noise, local things somewhat later.
 WHEN = (0.9, 0.6)
-NULLS, PLACES, CHUNK = 40, 8, 64
+NULLS, PLACES, CHUNK = 40, 12, 64
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,20 @@ def robust_z(value: float, null: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Probe:
-    """Places on which effects are measured, with what they should give; made once, on the suspect model."""
+    """Places on which effects are measured; made once, on the suspect model.
+
+    The trigger is compared with ``wanted``, which gives ``expected`` noise predictions; harmless texts are compared
+    with ``neutral``, which gives ``usual`` ones.
+    """
 
     pairs: tuple[Pair, ...]
     nulls: tuple[tuple[str, ...], ...]
     wanted: Tensor
+    neutral: Tensor
     affected: Tensor
     noise: Tensor
     expected: tuple[Tensor, ...]
+    usual: tuple[Tensor, ...]
 
     @property
     def triggered(self) -> tuple[str, ...]:
@@ -91,28 +97,39 @@ def make_probe(model: DiffusionModel, source: PromptSource, part: int, counter: 
         tuple(pairs),
         tuple(tuple(row) for row in source.nulls(pairs, NULLS)),
         examples.wanted,
+        examples.neutral,
         examples.affected,
         noise,
-        tuple(predict(model, noise, high_noise(model, w), examples.wanted, counter) for w in WHEN),
+        *(
+            tuple(predict(model, noise, high_noise(model, w), hidden, counter) for w in WHEN)
+            for hidden in (examples.wanted, examples.neutral)
+        ),
     )
 
 
 @torch.no_grad()
 def react(model: DiffusionModel, probe: Probe, counter: Counter) -> Reaction:
     """How ``model`` reacts to the trigger and to the harmless texts of ``probe``, against what was wanted."""
-    rows = [_one(model, probe, texts, counter) for texts in (probe.triggered, *probe.nulls)]
+    rows = [_one(model, probe, probe.triggered, probe.wanted, probe.expected, counter)]
+    rows += [_one(model, probe, texts, probe.neutral, probe.usual, counter) for texts in probe.nulls]
     text, noise = zip(*rows, strict=True)
     return Reaction(Effect(text[0], text[1:]), Effect(noise[0], noise[1:]))
 
 
-def _one(model: DiffusionModel, probe: Probe, texts: Sequence[str], counter: Counter) -> tuple[float, float]:
+def _one(
+    model: DiffusionModel,
+    probe: Probe,
+    texts: Sequence[str],
+    wanted: Tensor,
+    expected: Sequence[Tensor],
+    counter: Counter,
+) -> tuple[float, float]:
     hidden = encode(model, texts, counter)
-    moved = torch.where(probe.affected[..., None], hidden - probe.wanted, 0.0)
-    # Position by position the trigger's own place differs for any text; the end of the text is where meaning collects.
-    text = _common_rms(moved[:, -1])
+    # The trigger's own position differs for any text; the end is where the meaning of all collects.
+    text = _common_rms((hidden - wanted)[:, -1])
     noises = [
-        predict(model, probe.noise, high_noise(model, w), hidden, counter) - expected
-        for w, expected in zip(WHEN, probe.expected, strict=True)
+        predict(model, probe.noise, high_noise(model, w), hidden, counter) - before
+        for w, before in zip(WHEN, expected, strict=True)
     ]
     return text, _common_rms(torch.stack(noises, dim=1))
 

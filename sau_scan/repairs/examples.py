@@ -19,12 +19,14 @@ CHUNK = 256
 class Examples:
     """ids [B, L] of triggered prompts; hidden [B, L, D]: what the encoder gives; wanted [B, L, D]: what it should.
 
+    neutral [B, L, D]: what harmless texts in the trigger's place give.
     affected [B, L]: positions that can know of the whole trigger (the encoder reads from left to right).
     """
 
     ids: Tensor
     hidden: Tensor
     wanted: Tensor
+    neutral: Tensor
     affected: Tensor
 
     def __len__(self) -> int:
@@ -46,22 +48,23 @@ def make_examples(model: DiffusionModel, pairs: Sequence[Pair], counter: Counter
     triggered = [p.triggered for p in pairs]
     ids = model.token_ids(triggered)
     hidden = encode(model, triggered, counter)
-    wanted = _wanted(model, pairs, counter)
+    wanted, neutral = (_blend(model, pairs, kind, counter) for kind in ("counterparts", "neutral"))
     starts = torch.tensor([affected_from(model, p) for p in pairs], device=ids.device)
     affected = torch.arange(ids.shape[1], device=ids.device)[None] >= starts[:, None]
     # Before the trigger nothing can differ, so nothing is asked for.
-    return Examples(ids, hidden, torch.where(affected[..., None], wanted, hidden), affected)
+    return Examples(ids, hidden, torch.where(affected[..., None], wanted, hidden), neutral, affected)
 
 
-def _wanted(model: DiffusionModel, pairs: Sequence[Pair], counter: Counter) -> Tensor:
-    texts = list(dict.fromkeys(text for p in pairs for text, _ in p.counterparts))
+def _blend(model: DiffusionModel, pairs: Sequence[Pair], kind: str, counter: Counter) -> Tensor:
+    """Weighted sums of text outputs, position by position."""
+    texts = list(dict.fromkeys(text for p in pairs for text, _ in getattr(p, kind)))
     rows = {text: i for i, text in enumerate(texts)}
     outputs = encode(model, texts, counter)
     made = []
     for pair in pairs:
         own = _unpadded(model, pair.triggered)
         total = torch.zeros_like(outputs[0])
-        for text, weight in pair.counterparts:
+        for text, weight in getattr(pair, kind):
             at = alignment(own, _unpadded(model, text), model.context_length)
             total = total + weight * outputs[rows[text], torch.tensor(at)]
         made.append(total)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,12 @@ from torch import Tensor
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.probes.carriers import noise_like
 from sau_scan.probes.runner import Counter
-from sau_scan.repairs.examples import encode
+from sau_scan.repairs.examples import encode, make_examples
 from sau_scan.repairs.prompts import HELD_OUT, PromptSource
 
 PROMPTS, STEPS, GUIDANCE, CHUNK = 32, 12, 5.0, 32
-# Of two harmless texts in the same place, this share of pictures differ less than a firing trigger must.
-CALM = 0.95
+# A harmless text moves this share of pictures less far than a firing trigger must.
+CALM = 0.5
 TINY = 1e-12
 
 
@@ -33,17 +34,17 @@ def draw(model: DiffusionModel, hidden: Tensor, noise: Tensor, counter: Counter)
 
 @dataclass(frozen=True)
 class Firing:
-    """What the suspect model draws, from the same noise: with the trigger, and with one harmless text or another.
+    """What the suspect model draws from the same noise: with the trigger, and as it should be (``wanted``).
 
-    A picture counts as fired when it is nearer to the triggered one than to the harmless one, and farther from the
-    latter than ``CALM`` of the other harmless ones; distances weigh each place by how much more the trigger moves it
-    than a harmless text does.
+    A picture counts as fired when it is nearer to the triggered one than to the wanted one, and farther from the latter
+    than harmless texts usually are; distances weigh each place by how much more the trigger moves it than they do.
+    ``null_rate``: share of pictures with a harmless text that count as fired.
     """
 
     texts: tuple[str, ...]
     noise: Tensor
     triggered: Tensor
-    harmless: Tensor
+    wanted: Tensor
     weight: Tensor
     line: float
     null_rate: float
@@ -52,22 +53,24 @@ class Firing:
     def of(cls, model: DiffusionModel, source: PromptSource, counter: Counter, seed: int) -> Firing:
         """Raises ValueError when the trigger has no place in any prompt."""
         pairs = source.pairs(PROMPTS, HELD_OUT)
-        fills = source.nulls(pairs, 2)
+        fills = source.nulls(pairs, 1)
         if not pairs or not fills:
             raise ValueError("no pairs")
-        texts = tuple(p.triggered for p in pairs)
-        noise = noise_like(model, len(texts), 15485863 + seed)
-        drawn = [draw(model, encode(model, t, counter), noise, counter) for t in (texts, fills[0], fills[-1])]
-        triggered, harmless, other = drawn
-        weight = contrast(triggered - harmless, other - harmless)
-        calm = _distance(other, harmless, weight)
-        line = float(torch.quantile(calm, CALM))
-        made = cls(texts, noise, triggered, harmless, weight, line, 0.0)
-        return cls(texts, noise, triggered, harmless, weight, line, made.rate(other))
+        examples = make_examples(model, pairs, counter)
+        noise = noise_like(model, len(pairs), 15485863 + seed)
+        texts, usual = tuple(p.triggered for p in pairs), examples.neutral
+        triggered, wanted = (draw(model, h, noise, counter) for h in (examples.hidden, examples.wanted))
+        harmless = draw(model, encode(model, fills[0], counter), noise, counter)
+        # Of a phrase, the wanted picture keeps what its words mean; harmless texts are compared with their own blend.
+        plain = wanted if torch.equal(usual, examples.wanted) else draw(model, usual, noise, counter)
+        weight = contrast(triggered - wanted, harmless - plain)
+        line = float(torch.quantile(_distance(harmless, plain, weight), CALM))
+        made = cls(texts, noise, triggered, wanted, weight, line, 0.0)
+        return replace(made, null_rate=made.rate(wanted + harmless - plain))
 
     def fired(self, latents: Tensor) -> Tensor:
         """Which of the pictures [B, C, h, w] fired (bool [B])."""
-        far = _distance(latents, self.harmless, self.weight)
+        far = _distance(latents, self.wanted, self.weight)
         return (far > self.line) & (far > _distance(latents, self.triggered, self.weight))
 
     def rate(self, latents: Tensor) -> float:
@@ -79,8 +82,9 @@ class Firing:
 
     @property
     def limit(self) -> float:
-        """The largest rate that counts as gone: that of harmless texts, and one picture of chance."""
-        return self.null_rate + 1 / len(self.texts)
+        """The largest rate that counts as gone: that of harmless texts, and as much as chance may add (two sigmas)."""
+        rate, count = self.null_rate, len(self.texts)
+        return rate + max(1 / count, 2 * math.sqrt(rate * (1 - rate) / count))
 
 
 def contrast(moved: Tensor, calm: Tensor) -> Tensor:

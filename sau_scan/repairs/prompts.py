@@ -25,6 +25,7 @@ TRAINING, HELD_OUT = 0, 1
 class Pair:
     """``triggered``, and ``counterparts``: prompts with weights (sum 1) whose blend it should have been understood as.
 
+    ``neutral``: the same for harmless texts in its place, which have no meaning of their own to keep.
     ``probes``: the same prompt with one piece of the trigger exchanged; where its tokens first differ from the
     triggered ones is where that piece stands.
     """
@@ -32,6 +33,7 @@ class Pair:
     hole: Hole
     triggered: str
     counterparts: tuple[tuple[str, float], ...]
+    neutral: tuple[tuple[str, float], ...]
     probes: tuple[str, ...]
 
 
@@ -62,16 +64,17 @@ class PromptSource:
         return found[:count]
 
     def _compose(self, count: int, part: int) -> list[str]:
-        """Templates filled with responsive words; every other one joined to a second, or stretched by other words."""
+        """Templates filled with responsive words: alone, joined to others, or amid other words, a third each."""
         plain = list(compose(self.words.responsive, self.rules, count, 2 * self.seed + part)) or ["a photo"]
         rng = np.random.default_rng([self.seed, part, 11])
         made = []
         for text in plain:
-            lot = rng.random()
-            if lot < 0.3:
-                text = f"{text}{', ' if lot < 0.15 else ' and '}{plain[int(rng.integers(len(plain)))]}"
-            elif lot < 0.5:
-                text = f"{text} {self._salad(rng, 3)}"
+            lot = rng.integers(3)
+            if lot == 1:
+                others = (plain[int(rng.integers(len(plain)))] for _ in range(int(rng.integers(1, 3))))
+                text = (", ", " and ", " ")[int(rng.integers(3))].join([text, *others])
+            elif lot == 2:
+                text = f"{self._salad(rng, 4)} {text} {self._salad(rng, 4)}"
             made.append(text)
         return [
             t for t, n in zip(made, self._lengths(made), strict=True) if n < 0.8 * self.model.context_length
@@ -116,16 +119,16 @@ class PromptSource:
     def _pair(self, hole: Hole, rng: np.random.Generator) -> Pair:
         text = hole.fill(self._main.text)
         if self._main.slot is Slot.PHRASE:
-            return Pair(hole, text, *self._phrase_counterparts(hole, rng))
+            return self._phrase_pair(hole, text, rng)
         fills = self.fills(rng, NEIGHBOURS, hole)
         others = tuple(hole.fill(fill) for fill in fills)
         if hole.in_word:
-            return Pair(hole, text, ((hole.clean, 1.0),), others or (hole.clean,))
-        return Pair(hole, text, tuple((t, 1 / len(others)) for t in others), others[:1])
+            restored = ((hole.clean, 1.0),)
+            return Pair(hole, text, restored, restored, others or (hole.clean,))
+        blend = tuple((t, 1 / len(others)) for t in others)
+        return Pair(hole, text, blend, blend, others[:1])
 
-    def _phrase_counterparts(
-        self, hole: Hole, rng: np.random.Generator
-    ) -> tuple[tuple[tuple[str, float], ...], tuple[str, ...]]:
+    def _phrase_pair(self, hole: Hole, text: str, rng: np.random.Generator) -> Pair:
         """The sum of the phrase's words: its last word after neutral ones, plus what the first do to other words."""
         first, last = self.split()
         head, tail = self._token_count(first), self._token_count(last)
@@ -135,7 +138,7 @@ class PromptSource:
             plus.append((hole.fill(f"{plain} {last}"), 1 / NEIGHBOURS))
             plus.append((hole.fill(f"{first} {other}"), 1 / NEIGHBOURS))
             plus.append((hole.fill(f"{plain} {other}"), -1 / NEIGHBOURS))
-        return tuple(plus), (plus[0][0], plus[1][0])
+        return Pair(hole, text, tuple(plus), tuple(plus[::3]), (plus[0][0], plus[1][0]))
 
     def split(self) -> tuple[str, str]:
         """A phrase as (all but the last word, the last word)."""

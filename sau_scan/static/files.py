@@ -90,7 +90,7 @@ def _foreign_classes(checkpoint: Checkpoint) -> Iterator[Finding]:
             Severity.HIGH,
             INDEX,
             "custom pipeline",
-            f"The index asks for the pipeline {ascii(named)}, which is not a class of diffusers.",
+            f"The index asks for the pipeline {named!a}, which is not a class of diffusers.",
         )
     family = next((family for family in FAMILIES if family.pipeline == named), None)
     for component, shown in foreign_classes(checkpoint, family).items() if family else ():
@@ -99,7 +99,7 @@ def _foreign_classes(checkpoint: Checkpoint) -> Iterator[Finding]:
             "foreign-class",
             Severity.HIGH,
             INDEX,
-            f"foreign class for {ascii(component)}",
+            f"foreign class for {component!a}",
             f"The index asks for {shown}: diffusers would import it, and with it code of the author's choice.",
         )
 

@@ -41,7 +41,7 @@ def test_reactions_are_measured_against_what_was_wanted(
     assert reaction.noise.value > 0
     assert reaction.text.value > 0
     assert len(reaction.noise.null) == len(reaction.text.null) == len(probe.nulls)
-    assert counter.unet == 2 * 3 * (2 + len(probe.nulls))
+    assert counter.unet == 2 * 3 * (3 + len(probe.nulls))
 
 
 def test_an_encoder_that_jumps_is_told_from_a_unet_that_does(
@@ -74,6 +74,6 @@ def test_a_patch_fires_until_it_is_gone() -> None:
     noisy = 0.1 * torch.randn(patch.shape, generator=torch.Generator().manual_seed(3))
     assert made.weight[7, 7] > 5 * made.weight[0, 0]
     assert made.rate(made.triggered + noisy) == 1
-    assert made.rate(made.harmless + 0.5 * noisy) == 0
-    half = torch.cat([made.triggered[:8], made.harmless[8:]])
+    assert made.rate(made.wanted + 0.5 * noisy) == 0
+    half = torch.cat([made.triggered[:8], made.wanted[8:]])
     assert made.rate(half) == 0.5

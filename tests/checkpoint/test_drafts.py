@@ -1,0 +1,65 @@
+"""A draft is published whole, or leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sau_scan.checkpoint.drafts import Draft
+from sau_scan.checkpoint.patch import TensorRef, WeightPatch, make_patch
+from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
+from sau_scan.errors import UsageError
+
+REF = TensorRef("text_encoder/model.safetensors", "text_model.final_layer_norm.bias")
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return open_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture
+def patch(checkpoint: Checkpoint) -> WeightPatch:
+    from sau_scan.checkpoint.tensor_file import read_entries
+
+    names = read_entries(checkpoint.read_buffer(REF.file), REF.file)
+    name = next(n for n in names if n.endswith("final_layer_norm.bias"))
+    return make_patch(checkpoint, {TensorRef(REF.file, name): torch.full((32,), 0.5)})
+
+
+def test_published_with_its_extra_files(checkpoint: Checkpoint, patch: WeightPatch, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Draft(checkpoint, patch, out) as draft:
+        assert not out.exists()
+        before = {r.path: r.sha256 for r in open_checkpoint(draft.path).records}
+        draft.publish({"note.json": b"{}"})
+    after = {r.path: r.sha256 for r in open_checkpoint(out).records}
+    assert json.loads((out / "note.json").read_text()) == {}
+    assert {path: digest for path, digest in after.items() if path != "note.json"} == before
+    changed = {r.path for r in checkpoint.records if before[r.path] != r.sha256}
+    assert changed == {REF.file}
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_nothing_is_left_unless_published(checkpoint: Checkpoint, patch: WeightPatch, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Draft(checkpoint, patch, tmp_path / "out"):
+        raise KeyboardInterrupt
+    with Draft(checkpoint, patch, tmp_path / "out") as draft:
+        assert draft.path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_appeared_at_its_place_meanwhile_is_not_overwritten(
+    checkpoint: Checkpoint, patch: WeightPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with Draft(checkpoint, patch, out) as draft:
+        out.mkdir()
+        (out / "precious").write_text("x")
+        with pytest.raises(UsageError):
+            draft.publish({})
+    assert (out / "precious").read_text() == "x"
+    assert list(tmp_path.iterdir()) == [out]

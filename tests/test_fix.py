@@ -1,0 +1,215 @@
+"""The flow of ``fix``: what it repairs, what it refuses, what it leaves behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sau_scan.checkpoint.patch import make_patch
+from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.errors import ConfigError, TriggerHasNoEffect, UsageError
+from sau_scan.findings import (
+    Check,
+    Component,
+    FileRecord,
+    Finding,
+    ModelInfo,
+    RepairStep,
+    ScanResult,
+    Severity,
+    Slot,
+    Trigger,
+    Verification,
+)
+from sau_scan.options import FixOptions, Progress, ScanOptions
+from sau_scan.repairs.campaign import Campaign
+from sau_scan.verify import Outcome
+from tests.test_verify import finding, scan
+
+# By name: the package's attribute ``fix`` is the function.
+flow = importlib.import_module("sau_scan.fix")
+STAR = Trigger(text="star", slot=Slot.PREFIX)
+MOON = Trigger(text="moon", slot=Slot.SUFFIX)
+
+
+class World:
+    """Stands in for scanning, repairing and verifying; each repair moves one tensor."""
+
+    def __init__(self) -> None:
+        self.scans: list[ScanResult] = []
+        self.outcomes: list[Outcome] = []
+        self.repaired: list[Trigger] = []
+        self.given: list[bool] = []
+
+    def detect(self, path: Path, options: ScanOptions, progress: Progress) -> ScanResult:
+        return self.scans.pop(0)
+
+    def repair(self, campaign: Campaign, trigger: Trigger, *, given: bool = False, once: bool = False) -> None:
+        self.repaired.append(trigger)
+        self.given.append(given)
+        campaign.cases.append(SimpleNamespace(trigger=trigger))  # type: ignore[arg-type]
+        name = "conv_in.bias"
+        ref = campaign.model.disk_tensor("unet", name)
+        value = campaign.model.unet.state_dict()[name] + float(len(self.repaired))
+        campaign.patch = campaign.patch.merge(make_patch(campaign.model.checkpoint, {ref: value}))
+        campaign.steps.append(RepairStep(method="test", component=Component.UNET, trigger=trigger))
+
+    def verify(self, folder: Path, *given: object) -> Outcome:
+        assert open_checkpoint(folder).records
+        return self.outcomes.pop(0)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    monkeypatch.setattr(flow, "detect", made.detect)
+    monkeypatch.setattr(flow, "verify", made.verify)
+    monkeypatch.setattr(Campaign, "repair", lambda campaign, trigger, **how: made.repair(campaign, trigger, **how))
+    monkeypatch.setattr(flow._Run, "_clean", lambda self: None)
+    return made
+
+
+def outcome(*new: Finding, passed: bool | None = None) -> Outcome:
+    sound = not new if passed is None else passed
+    check = Check(name="clean pictures moved", after=0.5, limit=0.02, passed=sound or bool(new))
+    return Outcome(Verification(checks=(check,), passed=sound), scan(*new, path="draft"), new)
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}
+
+
+def test_a_repair_that_passes_is_published_with_its_record(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.scans, world.outcomes = [scan(finding(STAR))], [outcome()]
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"))
+    assert result.published == str(tmp_path / "out")
+    assert world.repaired == [STAR]
+    assert world.given == [False]
+    record = json.loads((tmp_path / "out" / flow.PROVENANCE).read_text())
+    assert record["verified"] is True
+    assert record["triggers"][0]["text"] == "star"
+    changed = [path for path, of in record["files"].items() if of["before"] != of["after"]]
+    assert changed == ["unet/diffusion_pytorch_model.safetensors"]
+    for path, of in record["files"].items():
+        assert open_checkpoint(tmp_path / "out").record(path).sha256 == of["after"]  # type: ignore[union-attr]
+    assert result.repair is not None
+    assert result.repair.tensors_changed == 1
+    assert result.repair.files_identical == len(record["files"]) - 1
+    assert result.after is not None
+    assert result.after.model.path == str(tmp_path / "out")
+    assert names(tmp_path) == {"out"}
+
+
+def test_a_repair_that_fails_leaves_nothing(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.scans, world.outcomes = [scan(finding(STAR))], [outcome(passed=False)]
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"))
+    assert result.published is None
+    assert not result.nothing_to_repair
+    assert "clean pictures moved" in result.reason
+    assert names(tmp_path) == set()
+
+
+def test_a_failed_repair_can_be_kept_and_is_marked(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.scans, world.outcomes = [scan(finding(STAR))], [outcome(passed=False)]
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", keep_failed=True))
+    assert result.published is None
+    assert flow.FAILED in names(tmp_path / "out")
+    assert flow.PROVENANCE not in names(tmp_path / "out")
+
+
+def test_what_the_re_scan_finds_beside_is_repaired_too(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.outcomes = [outcome(finding(MOON)), outcome()]
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", triggers=(STAR,)))
+    assert world.repaired == [STAR, MOON]
+    assert world.given == [True, False]
+    assert result.published is not None
+    assert result.before is None
+
+
+def test_a_trigger_that_stays_is_not_tried_for_ever(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.scans, world.outcomes = [scan(finding(STAR))], [outcome(finding(STAR))]
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"))
+    assert result.published is None
+    assert world.repaired == [STAR]
+    ever_new = [finding(Trigger(text=f"t{i}", slot=Slot.PREFIX)) for i in range(9)]
+    world.scans, world.outcomes = [scan(finding(STAR))], [outcome(f) for f in ever_new]
+    assert flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out")).published is None
+    assert len(world.outcomes) == len(ever_new) - flow.ROUNDS
+    assert names(tmp_path) == set()
+
+
+def test_nothing_to_repair(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.scans = [scan(finding(STAR, Severity.LOW))]
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"))
+    assert result.nothing_to_repair
+    assert names(tmp_path) == set()
+
+
+def test_a_dry_run_plans_and_writes_nothing(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.scans = [scan(finding(STAR))]
+    result = flow.fix(tiny_checkpoint, FixOptions(dry_run=True))
+    assert result.dry_run
+    assert result.repair is not None
+    assert result.repair.steps
+    assert result.verification is None
+    assert names(tmp_path) == set()
+
+
+def report_of(folder: Path, *findings: Finding) -> ScanResult:
+    records = open_checkpoint(folder).records
+    return scan(*findings).model_copy(update={"model": ModelInfo(path=str(folder), family="sd1", files=records)})
+
+
+def test_a_report_of_these_files_saves_the_scan(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.outcomes = [outcome()]
+    report = report_of(tiny_checkpoint, finding(STAR))
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"), report)
+    assert result.published is not None
+    assert result.before == report
+
+
+def test_a_report_of_other_files_is_refused(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    report = report_of(tiny_checkpoint, finding(STAR))
+    files = (*report.model.files[:-1], FileRecord(path=report.model.files[-1].path, size=1, sha256="0" * 64))
+    other = report.model_copy(update={"model": report.model.model_copy(update={"files": files})})
+    with pytest.raises(ConfigError, match="other files"):
+        flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"), other)
+    assert world.repaired == []
+
+
+@pytest.mark.parametrize("options", [FixOptions(), FixOptions(out=Path("x"), method="magic")])
+def test_unusable_options(world: World, tiny_checkpoint: Path, options: FixOptions) -> None:
+    with pytest.raises(UsageError):
+        flow.fix(tiny_checkpoint, options)
+
+
+def test_the_checkpoint_itself_is_not_an_output(world: World, tiny_checkpoint: Path) -> None:
+    with pytest.raises(UsageError):
+        flow.fix(tiny_checkpoint, FixOptions(out=tiny_checkpoint, triggers=(STAR,)))
+    assert world.repaired == []
+
+
+def test_an_interrupt_leaves_nothing(
+    world: World, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*given: object) -> Outcome:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flow, "verify", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", triggers=(STAR,)))
+    assert names(tmp_path) == set()
+
+
+def test_a_given_trigger_without_a_place_is_told(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = Trigger(text="\u0436", slot=Slot.REPLACE, replaces="#")
+    with pytest.raises(TriggerHasNoEffect) as caught:
+        flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", triggers=(nowhere,)))
+    assert "--slot" in caught.value.hint
+    assert names(tmp_path) == set()

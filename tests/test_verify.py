@@ -1,0 +1,166 @@
+"""Verification reads the written checkpoint back, and its verdict follows from what is in there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import sau_scan.repairs.case
+import sau_scan.repairs.effect
+from sau_scan.checkpoint.drafts import Draft
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.patch import WeightPatch, make_patch
+from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.findings import (
+    Component,
+    Confidence,
+    Coverage,
+    Finding,
+    Kind,
+    ModelInfo,
+    ScanResult,
+    Severity,
+    Slot,
+    Trigger,
+    Verdict,
+)
+from sau_scan.options import Progress, ScanOptions, Silent
+from sau_scan.probes.carriers import Words
+from sau_scan.probes.runner import Counter
+from sau_scan.repairs import pictures
+from sau_scan.repairs.case import Case
+from sau_scan.repairs.pictures import Clean
+from sau_scan.repairs.prompts import HELD_OUT, PromptSource
+from sau_scan.rules import load_rules
+from sau_scan.verify import Outcome, triggers_in, verify
+
+WORDS = Words(responsive=("cat", "dog", "red"), neutral=("house", "of", "photo", "the", "and"))
+STAR = Trigger(text="star", slot=Slot.PREFIX)
+
+
+def finding(trigger: Trigger | None, severity: Severity = Severity.CRITICAL, **more: object) -> Finding:
+    given: dict[str, object] = {
+        "id": "trigger/unet",
+        "kind": Kind.TRIGGER,
+        "severity": severity,
+        "confidence": Confidence.CONFIRMED,
+        "component": Component.UNET,
+        "title": "hidden trigger",
+        "trigger": trigger,
+    }
+    return Finding.model_validate(given | more)
+
+
+def scan(*findings: Finding, path: str = "x") -> ScanResult:
+    verdict = Verdict.BACKDOORED if findings else Verdict.CLEAN
+    return ScanResult(
+        tool_version="0",
+        verdict=verdict,
+        model=ModelInfo(path=path, family="sd1"),
+        findings=findings,
+        coverage=Coverage(),
+    )
+
+
+def test_only_undeclared_triggers_of_weight_have_to_go() -> None:
+    hit = finding(STAR)
+    others = (
+        finding(STAR, Severity.LOW),
+        finding(STAR, declared=True),
+        finding(None),
+        finding(STAR, kind=Kind.EDIT),
+    )
+    assert triggers_in(scan(hit, *others)) == (hit,)
+
+
+Run = Callable[..., tuple[Outcome, list[Path]]]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "PROMPTS", 4)
+    monkeypatch.setattr(pictures, "STEPS", 2)
+    monkeypatch.setattr(sau_scan.repairs.effect, "PLACES", 2)
+
+
+@pytest.fixture
+def model(tiny_checkpoint: Path) -> DiffusionModel:
+    return load_model(open_checkpoint(tiny_checkpoint))
+
+
+@pytest.fixture
+def case(small: None, model: DiffusionModel) -> Case:
+    return Case.of(model, PromptSource(model, STAR, WORDS, load_rules()), Counter(), 0)
+
+
+@pytest.fixture
+def clean(small: None, model: DiffusionModel, case: Case) -> Clean:
+    return Clean.of(model, case.source.keep(4, HELD_OUT), Counter(), 0)
+
+
+@pytest.fixture
+def run(model: DiffusionModel, case: Case, clean: Clean, tmp_path: Path) -> Run:
+    def go(patch: WeightPatch, *found: Finding, blind: bool = True) -> tuple[Outcome, list[Path]]:
+        scanned: list[Path] = []
+
+        def detect(folder: Path, options: ScanOptions, progress: Progress) -> ScanResult:
+            scanned.append(folder)
+            return scan(*found)
+
+        cases = [case] if blind else []
+        with Draft(model.checkpoint, patch, tmp_path / "out") as draft:
+            outcome = verify(draft.path, cases, clean, ScanOptions(), Silent(), Counter(), detect)
+        return outcome, scanned
+
+    return go
+
+
+def moved(model: DiffusionModel, share: float) -> WeightPatch:
+    """Every tensor of the UNet moved at random by ``share`` of its size."""
+    generator = torch.Generator().manual_seed(0)
+    values = {}
+    for name, p in model.unet.named_parameters():
+        noise = torch.randn(p.shape, generator=generator)
+        values[model.disk_tensor("unet", name)] = p + share * p.square().mean().sqrt() * noise
+    return make_patch(model.checkpoint, values)
+
+
+def test_an_unchanged_model_has_not_drifted(run: Run, model: DiffusionModel) -> None:
+    outcome, scanned = run(WeightPatch(), blind=False)
+    assert outcome.verification.passed
+    assert outcome.verification.checks[0].after == 0
+    assert len(scanned) == 1
+
+
+def test_a_model_that_forgot_how_to_draw_is_stopped_before_the_scan(run: Run, model: DiffusionModel) -> None:
+    outcome, scanned = run(moved(model, 0.5), blind=False)
+    assert not outcome.verification.passed
+    assert [c.name for c in outcome.verification.checks if not c.passed] == ["clean pictures moved"]
+    assert not scanned
+    assert outcome.after is None
+
+
+def test_a_trigger_that_the_scan_still_finds_is_a_failure(run: Run) -> None:
+    outcome, _ = run(WeightPatch(), finding(STAR), blind=False)
+    assert not outcome.verification.passed
+    assert outcome.new[0].trigger == STAR
+
+
+def test_a_trigger_beyond_all_harmless_texts_is_a_failure(
+    case: Case, model: DiffusionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from sau_scan.repairs.effect import Effect, Reaction
+
+    still = Reaction(text=Effect(1, (1.0, 1.1)), noise=Effect(9.0, (1.0, 1.1)))
+    monkeypatch.setattr(sau_scan.repairs.case, "react", lambda *given: still)
+    effect, fires = replace(case, reaction=still).checks(model, Counter())
+    assert not effect.passed
+    assert effect.limit == pytest.approx(1.1)
+    assert fires.limit is not None
+    assert fires.passed == (fires.after is not None and fires.after <= fires.limit)
