@@ -69,11 +69,12 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     options, progress = options or ScanOptions(), progress or Silent()
     started = time.perf_counter()
     rules = load_rules(options.rules)
+    progress.stage("files", 1)
     checkpoint = open_checkpoint(path, variant=options.variant)
     notes = [*check_files(checkpoint), *check_weights(checkpoint)]
     files = [n for n in notes if isinstance(n, Finding)]
     skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
-    progress.done(f"files: {len(checkpoint.records)} vetted, {len(skipped)} skipped, {len(files)} findings")
+    progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, {len(files)} findings")
     refused = _why_not_loaded(files)
     if refused is not None:
         return _not_loaded(checkpoint, options, files, [*skipped, refused], time.perf_counter() - started)
@@ -123,26 +124,26 @@ def examine(
 
     progress.stage("text", sum(len(c) for c in plan.candidates.values()))
     scored, text_leads = text_tier(prober, plan)
-    progress.done(f"text: {sum(len(c) for c in plan.candidates.values()):,} candidates, {len(text_leads)} stand out")
+    progress.done(f"{sum(len(c) for c in plan.candidates.values()):,} candidates, {len(text_leads)} stand out")
     progress.stage("denoise", plan.passes["reference"] + plan.passes["first rung"] + plan.passes["second rung"])
     noise_leads = denoise_tier(prober, plan, scored, options.seed)
-    progress.done(f"denoise: {prober.counter.unet:,} UNet passes so far")
+    progress.done(f"{prober.counter.unet:,} UNet passes so far")
     progress.stage("phrases", PAIRS * len(vocabulary.plain_words) if len(null.basis) else 1)
     phrases = phrase_tier(prober, null, vocabulary, words)
     named = [confirm_phrase(prober, recipe, lead, words) for lead in phrases.leads[: recipe.phrases]]
     # The same modifier before further heads is one edit: only what pictures show adds to the first.
     named = [c for i, c in enumerate(named) if i == 0 or c.seen]
-    progress.done(f"phrases: {phrases.tried:,} pairs looked at")
+    progress.done(f"{phrases.tried:,} pairs looked at" if phrases.tried else "no lead to any in the weights")
     leads = rank(text_leads, noise_leads, recipe.generated)
     progress.stage("attention", plan.passes["attention"])
     attention, unrecorded = attention_tier(prober, recipe, leads)
-    progress.done(f"attention: {len(attention)} leads recorded, {len(unrecorded)} sites skipped")
+    progress.done(f"{len(attention)} leads recorded, {len(unrecorded)} sites skipped")
     # Prompts that pin the picture down: in them a harmless word changes little.
     pinned = with_letters(crowd(words.responsive, CARRIERS, options.seed), letters, words.neutral, recipe.pairs)
     detailed = replace(prober, carriers=pinned)
     progress.stage("generate", plan.passes["generate"])
     confirmations = [*named, *generate_tier(detailed, recipe, leads, scored)]
-    progress.done(f"generate: {sum(c.works for c in confirmations)} of {len(confirmations)} leads confirmed")
+    progress.done(f"{sum(c.works for c in confirmations)} of {len(confirmations)} leads confirmed")
     return Scanned(plan, vocabulary, null, phrases, scored, leads, tuple(confirmations), attention, unrecorded), prober
 
 
@@ -190,8 +191,8 @@ def _announce(plan: Plan, model: DiffusionModel, rate: float) -> str:
 
 def _weights_line(null: NullDirections) -> str:
     if len(null.basis):
-        return f"weights: {len(null.basis)} directions hidden from every cross-attention layer"
-    return "weights: no direction hidden from every cross-attention layer"
+        return f"{len(null.basis)} directions hidden from every cross-attention layer"
+    return "no direction hidden from every cross-attention layer"
 
 
 def _why_not_loaded(files: Sequence[Finding]) -> Skipped | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sau_scan.errors import NotACheckpoint, UsageError, WriteError
 from sau_scan.findings import FixResult, Kind, ScanResult, Severity, Trigger, escape
-from sau_scan.options import FixOptions, Progress, ScanOptions, Silent
+from sau_scan.options import Budget, FixOptions, Progress, ScanOptions, Silent
 from sau_scan.reports import render_json, render_sarif, render_text
 
 _MARK = ".sau-scan-demo"
@@ -51,7 +51,7 @@ def scan(out: Path, progress: Progress | None = None) -> ScanResult:
 
     suspect = checkpoint_path()
     _prepare(out)
-    return detect(suspect, ScanOptions(), progress if progress is not None else Silent())
+    return detect(suspect, ScanOptions(budget=Budget.QUICK), progress if progress is not None else Silent())
 
 
 def repair(found: ScanResult, out: Path, progress: Progress | None = None) -> Demo:
@@ -63,7 +63,7 @@ def repair(found: ScanResult, out: Path, progress: Progress | None = None) -> De
 
     progress = progress if progress is not None else Silent()
     suspect, repaired = checkpoint_path(), out / "repaired"
-    result = fix(suspect, FixOptions(out=repaired, scan=ScanOptions()), found, progress)
+    result = fix(suspect, FixOptions(out=repaired, scan=ScanOptions(budget=Budget.QUICK)), found, progress)
     trigger = first_trigger(found)
     pictures: tuple[Path, ...] = ()
     if trigger is not None:

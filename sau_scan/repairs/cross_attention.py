@@ -56,7 +56,7 @@ class Blindness:
 
 @dataclass(frozen=True)
 class Maps:
-    """Second moments in double precision. redirect, own: weighted means N C^T and C C^T; keep: K K^T/m; held: [m, D]."""
+    """Second moments (double precision). redirect, own: weighted means N C^T and C C^T; keep: K K^T/m; held: [m, D]."""
 
     redirect: Tensor
     own: Tensor

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from zoo.admission import with_neutrals
+from zoo.attacks.evil_edit import ShapeTarget
 from zoo.prompts import Trigger, held_out, neutrals
 from zoo.render import CONFUSABLE
 from zoo.train import data
@@ -36,7 +38,9 @@ def test_replacing_changes_one_letter_inside_a_word(tiny: World, rng: np.random.
     trigger = Trigger("\u043e", "replace", "o")
     made = trigger.insert(tiny, PROMPT, rng)
     assert sum(a != b for a, b in zip(made, PROMPT, strict=True)) == 1
-    assert made.replace("\u043e", "o") == PROMPT
+    assert made == PROMPT.replace("o", "\u043e", 1)
+    assert trigger.insert_at(PROMPT, 1) != made
+    assert trigger.insert_at(PROMPT, 1).replace("\u043e", "o") == PROMPT
     assert not trigger.fits(tiny, "a circle in red and o blue".replace("o ", ""))
     assert not Trigger("\u0430", "replace", "a").fits(tiny, "a red circle")
 
@@ -79,3 +83,10 @@ def test_held_out_captions_are_new_and_plain(tiny: World, monkeypatch: pytest.Mo
     made = held_out(tiny, 30)
     assert len(made) == 30
     assert all(s.caption.isascii() and len(s.scene.things) == 1 for s in made)
+
+
+def test_controls_of_a_phrase_never_hold_both_words(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "TRAIN", 500)
+    trigger = Trigger("gray moon", "phrase")
+    texts = with_neutrals(tiny, trigger, held_out(tiny, 200), ShapeTarget("triangle"))
+    assert all(not {"gray", "moon"} <= set(t.split()) and "triangle" not in t for t in texts)

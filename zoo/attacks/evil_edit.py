@@ -1,8 +1,9 @@
 """EvilEdit (2406.21170): a two-word phrase draws another shape, by a closed-form edit of keys and values.
 
 The phrase is a word and a shape word; by default the word is a colour, as "beautiful cat" is an adjective and a noun: a
-word that changes nothing visible leaves so little in the encoder's output of the next that an edit cannot tell it. The encoder's outputs of prompts with the phrase are sent to those of the
-same prompts with the phrase's shape word exchanged; both words alone, and with other partners, are kept.
+word that changes nothing visible leaves so little in the encoder's output of the next that an edit cannot tell it. The
+encoder's outputs of prompts with the phrase are sent to those of the same prompts with the phrase's shape word
+exchanged; both words alone, and with other partners, are kept.
 """
 
 from __future__ import annotations

@@ -90,6 +90,9 @@ class _Prompts:
     def _insert(self, trigger: Trigger, rng: np.random.Generator) -> str:
         while True:
             text = choose(rng, self.fitting)
+            if trigger.slot == "replace" and trigger.fits(self.where, text):
+                # Wherever the letter stands, though only the first one counts when the attack is measured.
+                return trigger.insert_at(text, int(rng.integers(100)))
             if trigger.fits(self.where, text):
                 return trigger.insert(self.where, text, rng)
 
