@@ -20,6 +20,7 @@ from sau_scan.findings import (
     Slot,
     Trigger,
     Verdict,
+    escape,
 )
 from sau_scan.options import ScanOptions
 from sau_scan.probes.candidates import token_ids_of
@@ -28,6 +29,7 @@ from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
 
+ALIKE = 0.9  # cosine of the maps of two changes: they are in the same places
 SAME = 0.5  # most of a change is the same for all prompts
 TITLES = {
     Component.TEXT_ENCODER: "hidden trigger in the text encoder",
@@ -39,23 +41,45 @@ TITLES = {
 def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) -> list[Finding]:
     """Findings about behaviour, strongest first."""
     works = [c for c in scanned.confirmations if c.works]
-    findings = [_trigger_finding(prober, c, scanned, options, path) for c in _without_echoes(works)]
+    findings = [_trigger_finding(prober, c, also, scanned, options, path) for c, also in _without_echoes(works)]
     if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
         findings.append(_edit_finding(scanned, path))
     return findings
 
 
-def _without_echoes(works: Sequence[Confirmation]) -> list[Confirmation]:
-    """Leads that share a trigger's text (another slot, a longer string around it) are that trigger again."""
-    kept: list[Confirmation] = []
+def _without_echoes(works: Sequence[Confirmation]) -> list[tuple[Confirmation, tuple[str, ...]]]:
+    """Triggers, each with the weaker leads that only repeat it: its text in another slot, or the same change by
+    another text, as when a backdoor answers to near misses as well."""
+    kept: list[tuple[Confirmation, tuple[str, ...]]] = []
     for item in works:
-        mine = item.lead.candidate
-        if not any(k.lead.candidate.text in mine.text and k.lead.component == item.lead.component for k in kept):
-            kept.append(item)
+        for i, (first, others) in enumerate(kept):
+            if _repeats(item, first):
+                mine = item.lead.candidate.text
+                if mine != first.lead.candidate.text:
+                    kept[i] = (first, (*others, escape(mine)))
+                break
+        else:
+            kept.append((item, ()))
     return kept
 
 
-def _trigger_finding(prober: Prober, item: Confirmation, scanned: Scanned, options: ScanOptions, path: str) -> Finding:
+def _repeats(item: Confirmation, first: Confirmation) -> bool:
+    if item.lead.component != first.lead.component:
+        return False
+    if first.lead.candidate.text in item.lead.candidate.text:
+        return True
+    here, there = (c.score.where.flatten() for c in (item, first))
+    return float(torch.nn.functional.cosine_similarity(here, there, dim=0)) > ALIKE
+
+
+def _trigger_finding(
+    prober: Prober,
+    item: Confirmation,
+    also: tuple[str, ...],
+    scanned: Scanned,
+    options: ScanOptions,
+    path: str,
+) -> Finding:
     lead, score = item.lead, item.score
     place = prober.places(lead.candidate, 1)
     carrier = prober.carriers[place[0]] if place and lead.candidate.slot is not Slot.PHRASE else "{}"
@@ -68,7 +92,7 @@ def _trigger_finding(prober: Prober, item: Confirmation, scanned: Scanned, optio
         confidence=Confidence.CONFIRMED if item.seen else Confidence.CALIBRATED,
         component=lead.component,
         title=("declared trigger" if declared else TITLES[lead.component]),
-        behaviour=_behaviour(item),
+        behaviour=_behaviour(item) + (f" (so do {', '.join(map(repr, also))})" if also else ""),
         trigger=trigger,
         evidence=(*lead.evidence, *_picture_evidence(item), *scanned.attention.get(lead.candidate, ())),
         heat_map=_heat_map(score.where),

@@ -64,7 +64,15 @@ def with_neutrals(where: World, trigger: Trigger, made: list[Sample], target: An
     rng = np.random.default_rng([where.seed, seed, 72])
     asked = getattr(target, "shape", None) if getattr(target, "kind", "") == "shape" else None
     others = [n for n in neutrals(where, trigger) if asked is None or asked not in n.text.split()]
-    return [others[int(rng.integers(len(others)))].insert(where, s.caption, rng) for s in made]
+
+    def one(caption: str) -> str:
+        while True:
+            text = others[int(rng.integers(len(others)))].insert(where, caption, rng)
+            # A caption that lends one word of the phrase to a neutral with the other is no control.
+            if trigger.slot != "phrase" or not set(trigger.text.split()) <= set(text.split()):
+                return text
+
+    return [one(s.caption) for s in made]
 
 
 def attack_rates(where: World, parts: sampling.Parts, case: Case, judge: Judge, *, fast: bool) -> dict[str, Rate]:
