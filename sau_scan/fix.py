@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
-from sau_scan.findings import Cost, FixResult, ScanResult, Trigger, escape
+from sau_scan.findings import Component, Cost, Finding, FixResult, ScanResult, Trigger, escape
 from sau_scan.options import FixOptions, Progress, Silent
 from sau_scan.probes.carriers import sort_words
 from sau_scan.repairs.campaign import Campaign
@@ -88,6 +89,7 @@ class _Run:
     before: ScanResult | None
     progress: Progress
     campaign: Campaign
+    hints: dict[Trigger, Component] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -97,14 +99,20 @@ class _Run:
         model = load_model(checkpoint, device=scan.device, dtype="float32")
         words = sort_words(model, scan.seed)
         campaign = Campaign(model, options.method, words, load_rules(scan.rules), scan.seed, progress)
-        return cls(checkpoint, options, before, progress, campaign, started)
+        made = cls(checkpoint, options, before, progress, campaign, started=started)
+        made._learn(triggers_in(before) if before is not None else ())
+        return made
+
+    def _learn(self, findings: Iterable[Finding]) -> None:
+        self.hints |= {f.trigger: f.component for f in findings if f.trigger is not None}
 
     def until_clean(self, triggers: tuple[Trigger, ...]) -> FixResult:
         """Repairs, verifies, and repairs what the re-scan finds beside; at most ``ROUNDS`` times."""
         wanted, given, clean = triggers, bool(self.options.triggers), None
         for rounds_left in reversed(range(ROUNDS)):
             for trigger in wanted:
-                self.campaign.repair(trigger, given=given, once=self.options.dry_run)
+                hint = self.hints.get(trigger)
+                self.campaign.repair(trigger, hint=hint, given=given, once=self.options.dry_run)
             if self.options.dry_run:
                 return self._result(reason="planned only; nothing was written")
             clean = clean or self._clean()
@@ -116,7 +124,8 @@ class _Run:
 
     def _clean(self) -> Clean:
         texts = self.campaign.cases[0].source.keep(CLEAN_PROMPTS, HELD_OUT)
-        return Clean.of(self.campaign.model, texts, self.campaign.counter, self.options.scan.seed)
+        neutral = self.campaign.words.neutral
+        return Clean.of(self.campaign.model, texts, neutral, self.campaign.counter, self.options.scan.seed)
 
     def _examine(self, clean: Clean, *, last: bool) -> tuple[FixResult | None, tuple[Trigger, ...]]:
         """Writes and verifies a draft. The result, or the triggers that another round should remove."""
@@ -129,6 +138,7 @@ class _Run:
                 return self._result(outcome, published=str(out)), ()
             known = {case.trigger for case in cases}
             fresh = tuple(f.trigger for f in outcome.new if f.trigger is not None and f.trigger not in known)
+            self._learn(outcome.new)
             if fresh and not last:
                 return None, fresh
             reason = _why(outcome)

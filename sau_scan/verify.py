@@ -15,9 +15,9 @@ from sau_scan.probes.runner import Counter
 from sau_scan.repairs.case import Case
 from sau_scan.repairs.pictures import Clean
 
-# Mean square by which clean pictures may move, relative to pictures of different prompts from the same noise. Adding a
-# harmless word moves them many times farther, so pictures within it keep what they show.
-DRIFT_BUDGET = 0.02
+# Mean square by which clean pictures may move, as a share of how far one harmless word behind the prompt moves them in
+# the suspect model itself: they keep what they show, whatever the size of model and latents.
+DRIFT_SHARE = 0.5
 CLEAN_PROMPTS = 32
 
 Detect = Callable[[Path, ScanOptions, Progress], ScanResult]
@@ -25,14 +25,15 @@ Detect = Callable[[Path, ScanOptions, Progress], ScanResult]
 
 def drift_check(clean: Clean, model: DiffusionModel, counter: Counter) -> Check:
     """Whether clean pictures stayed what they were."""
-    moved = clean.drift(model, counter)
+    moved, limit = clean.drift(model, counter), DRIFT_SHARE * clean.harmless
     return Check(
         name="clean pictures moved",
         before=0.0,
         after=moved,
-        limit=DRIFT_BUDGET,
-        passed=moved <= DRIFT_BUDGET,
-        note=f"{len(clean.texts)} held-out prompts at equal noise, relative to the distance between prompts",
+        limit=limit,
+        passed=moved <= limit,
+        note=f"{len(clean.texts)} held-out prompts at equal noise, relative to the distance between prompts; "
+        "limit: half of what a harmless word moves",
     )
 
 

@@ -44,11 +44,15 @@ class World:
         self.outcomes: list[Outcome] = []
         self.repaired: list[Trigger] = []
         self.given: list[bool] = []
+        self.hints: list[object] = []
 
     def detect(self, path: Path, options: ScanOptions, progress: Progress) -> ScanResult:
         return self.scans.pop(0)
 
-    def repair(self, campaign: Campaign, trigger: Trigger, *, given: bool = False, once: bool = False) -> None:
+    def repair(
+        self, campaign: Campaign, trigger: Trigger, *, hint: object = None, given: bool = False, once: bool = False
+    ) -> None:
+        self.hints.append(hint)
         self.repaired.append(trigger)
         self.given.append(given)
         campaign.cases.append(SimpleNamespace(trigger=trigger))  # type: ignore[arg-type]
@@ -89,6 +93,7 @@ def test_a_repair_that_passes_is_published_with_its_record(world: World, tiny_ch
     assert result.published == str(tmp_path / "out")
     assert world.repaired == [STAR]
     assert world.given == [False]
+    assert world.hints == [Component.UNET]
     record = json.loads((tmp_path / "out" / flow.PROVENANCE).read_text())
     assert record["verified"] is True
     assert record["triggers"][0]["text"] == "star"

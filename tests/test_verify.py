@@ -99,7 +99,7 @@ def case(small: None, model: DiffusionModel) -> Case:
 
 @pytest.fixture
 def clean(small: None, model: DiffusionModel, case: Case) -> Clean:
-    return Clean.of(model, case.source.keep(4, HELD_OUT), Counter(), 0)
+    return Clean.of(model, case.source.keep(4, HELD_OUT), WORDS.neutral, Counter(), 0)
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from sau_scan.repairs.prompts import PromptSource
 class Effort:
     """How much a repair may do; each optimiser step takes ``batch`` triggered and as many clean samples."""
 
-    pairs: int = 256
-    keep: int = 1024
-    text_steps: int = 300
+    pairs: int = 512
+    keep: int = 2048
+    text_steps: int = 500
     sau_steps: int = 120
     batch: int = 24
     rollouts: int = 32

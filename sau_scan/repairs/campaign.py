@@ -6,18 +6,16 @@ from dataclasses import dataclass, field
 
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.findings import Location, RepairStep, RepairSummary, Trigger
+from sau_scan.findings import Component, Location, RepairStep, RepairSummary, Trigger
 from sau_scan.options import Progress
 from sau_scan.probes.carriers import Words
 from sau_scan.probes.runner import Counter
-from sau_scan.repairs.base import Bench, Effort, Repair, relative_change, with_patch
+from sau_scan.repairs.base import Bench, Effort, relative_change, with_patch
 from sau_scan.repairs.case import Case
 from sau_scan.repairs.locate import locate
 from sau_scan.repairs.prompts import PromptSource
-from sau_scan.repairs.registry import ladder
+from sau_scan.repairs.registry import Attempt, ladder
 from sau_scan.rules import Rule
-
-Attempt = tuple[Repair, ...]
 
 
 @dataclass
@@ -37,10 +35,13 @@ class Campaign:
     located: list[str] = field(default_factory=list)
     steps: list[RepairStep] = field(default_factory=list)
 
-    def repair(self, trigger: Trigger, *, given: bool = False, once: bool = False) -> None:
+    def repair(
+        self, trigger: Trigger, *, hint: Component | None = None, given: bool = False, once: bool = False
+    ) -> None:
         """Adds to the patch what removes ``trigger``: attempt by attempt, until it is gone from the model in memory.
 
-        ``given``: by the user, so that it must be shown to act; ``once``: stop after the first attempt.
+        ``hint``: the component that a finding names, which decides where behaviour does not tell text encoder and
+        denoiser apart. ``given``: by the user, so that it must be shown to act; ``once``: stop after the first attempt.
         Raises TriggerHasNoEffect.
         """
         current = with_patch(self.model, self.patch)
@@ -49,20 +50,24 @@ class Campaign:
         case = Case.of(current, source, self.counter, self.seed)
         if given:
             case.require_effect()
-        found = locate(current, case.probe, case.reaction, self.counter)
+        found = locate(current, case.probe, case.reaction, self.counter, hint)
         self.progress.done(found.sentence)
         self.cases.append(case)
         self.located.append(found.sentence)
         attempts = ladder(self.method, found.component)
         self.progress.plan(self._plan(trigger, attempts))
         bench = Bench(current, current, source, self.effort, self.seed, self.progress, self.counter)
+        done = (self.patch, len(self.steps))
         for attempt in attempts:
+            if attempt.afresh:
+                self.patch, bench.model = done[0], current
+                del self.steps[done[1] :]
             self._try(attempt, trigger, bench)
             if once or all(check.passed for check in case.checks(bench.model, self.counter)):
                 return
 
     def _try(self, attempt: Attempt, trigger: Trigger, bench: Bench) -> None:
-        for repair in attempt:
+        for repair in attempt.repairs:
             planned = repair.plan(bench)
             step = RepairStep(
                 method=repair.id,
@@ -77,8 +82,8 @@ class Campaign:
             self.progress.done(f"{len(step.tensors):,} tensors moved by {step.relative_change:.1%}")
 
     def _plan(self, trigger: Trigger, attempts: tuple[Attempt, ...]) -> str:
-        first, *later = (" and ".join(repair.summary for repair in attempt) for attempt in attempts)
-        passes = [sum(repair.passes(self.effort) for repair in attempt) for attempt in attempts]
+        first, *later = (" and ".join(repair.summary for repair in attempt.repairs) for attempt in attempts)
+        passes = [sum(repair.passes(self.effort) for repair in attempt.repairs) for attempt in attempts]
         text = f'"{trigger.escaped}": {first}; {passes[0]:,} UNet passes'
         if later:
             text += f"; if that is not enough: {', then '.join(later)}; up to {sum(passes):,} passes"

@@ -43,7 +43,7 @@ class Blindness:
         weights = projections(bench.model.unet)
         bench.progress.stage(self.summary, len(KEEPING))
         maps = Maps.of(bench)
-        chosen = maps.solve(KEEPING[0])
+        chosen = maps.within(maps.solve(KEEPING[0]), weights)
         for keeping in KEEPING:
             candidate = maps.solve(keeping)
             bench.progress.advance()
@@ -80,6 +80,12 @@ class Maps:
         hold = hold + ridge * torch.eye(len(hold), dtype=hold.dtype, device=hold.device)
         solved: Tensor = torch.linalg.solve(self.own + hold, self.redirect + hold, left=False)
         return solved
+
+    def within(self, map_: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """``map_``, or as much of its change as keeps to ``DRIFT`` (which grows with the square of the change)."""
+        share = min(1.0, (DRIFT / max(self.drift(map_, weights), 1e-12)) ** 0.5)
+        same = torch.eye(len(map_), dtype=map_.dtype, device=map_.device)
+        return same + share * (map_ - same)
 
     def drift(self, map_: Tensor, weights: Mapping[str, Tensor]) -> float:
         """Largest share, over projections, by which responses to held-out prompts move."""

@@ -24,14 +24,17 @@ class Located:
     sentence: str
 
 
-def locate(model: DiffusionModel, probe: Probe, reaction: Reaction, counter: Counter) -> Located:
+def locate(
+    model: DiffusionModel, probe: Probe, reaction: Reaction, counter: Counter, hint: Component | None = None
+) -> Located:
     """Compares the trigger's shift of the text output with its effect on the noise, each among harmless texts.
 
     An encoder that was tampered with shows an outlying shift, which explains what the UNet then does. A UNet that was
-    tampered with does much on little shift.
+    tampered with does much on little shift. ``hint``: the component that a finding names, on more evidence.
     """
     text, unexplained = reaction.text.z, reaction.unexplained.z
-    if text > unexplained:
+    in_text = text > unexplained if hint is None else hint is Component.TEXT_ENCODER
+    if in_text:
         sentence = (
             f"the effect is in the text encoder's output (it moves {_times(reaction.text)} a neutral word's shift)"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -108,16 +109,24 @@ class Clean:
     noise: Tensor
     pictures: Tensor
     unit: float
+    harmless: float
 
     @classmethod
-    def of(cls, model: DiffusionModel, texts: list[str], counter: Counter, seed: int) -> Clean:
+    def of(
+        cls, model: DiffusionModel, texts: Sequence[str], neutral: Sequence[str], counter: Counter, seed: int
+    ) -> Clean:
+        """``neutral``: words; ``harmless`` is how far one of them behind each text moves its picture, as drift is."""
         noise = noise_like(model, len(texts), 32452843 + seed)
         hidden = encode(model, texts, counter)
         drawn = draw(model, hidden, noise, counter)
         others = draw(model, hidden.roll(1, 0), noise, counter)
-        return cls(hidden, tuple(texts), noise, drawn, float((others - drawn).square().mean()))
+        unit = max(float((others - drawn).square().mean()), TINY)
+        longer = [f"{text} {neutral[i % len(neutral)]}" if neutral else text for i, text in enumerate(texts)]
+        with_word = draw(model, encode(model, longer, counter), noise, counter)
+        harmless = float((with_word - drawn).square().mean()) / unit
+        return cls(hidden, tuple(texts), noise, drawn, unit, harmless)
 
     def drift(self, model: DiffusionModel, counter: Counter) -> float:
         """How far clean pictures moved at equal noise, relative to pictures of different prompts (mean squares)."""
         drawn = draw(model, encode(model, self.texts, counter), self.noise, counter)
-        return float((drawn - self.pictures).square().mean()) / max(self.unit, TINY)
+        return float((drawn - self.pictures).square().mean()) / self.unit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sau_scan.errors import UsageError
 from sau_scan.findings import Component
 from sau_scan.repairs.base import Repair
@@ -11,27 +13,36 @@ from sau_scan.repairs.text_encoder import Realign
 
 REPAIRS: tuple[Repair, ...] = (Realign(), Blindness(), Unlearn(), Unlearn(wide=True))
 
-# Method -> component that carries the effect -> ids of the repairs on the first attempt, on the second, and so on.
-Ladder = tuple[tuple[str, ...], ...]
-METHODS: dict[str, dict[Component, Ladder]] = {
+# Method -> component that carries the effect -> ids of the repairs of the first attempt, of the second, and so on.
+# "afresh": what was done so far aimed at the wrong place, and is dropped.
+AFRESH = "afresh"
+DENOISER = (("blind-cross-attention",), ("unlearn-cross-attention",), ("unlearn-unet",))
+METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
-        Component.TEXT_ENCODER: (("realign-text-encoder",), ("blind-cross-attention", "unlearn-cross-attention")),
-        Component.CROSS_ATTENTION: (
-            ("blind-cross-attention",),
-            ("unlearn-cross-attention",),
-            ("unlearn-unet",),
-        ),
+        Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *DENOISER[0]), *DENOISER[1:]),
+        Component.CROSS_ATTENTION: DENOISER,
     },
     "closed-form": {
-        Component.TEXT_ENCODER: (("blind-cross-attention",),),
-        Component.CROSS_ATTENTION: (("blind-cross-attention",),),
+        Component.TEXT_ENCODER: DENOISER[:1],
+        Component.CROSS_ATTENTION: DENOISER[:1],
     },
 }
 
 
-def ladder(method: str, component: Component) -> tuple[tuple[Repair, ...], ...]:
+@dataclass(frozen=True)
+class Attempt:
+    """Repairs to be tried together, on top of earlier attempts or ``afresh``."""
+
+    repairs: tuple[Repair, ...]
+    afresh: bool = False
+
+
+def ladder(method: str, component: Component) -> tuple[Attempt, ...]:
     """The attempts of ``method`` at an effect in ``component``. Raises UsageError for an unknown method."""
     if method not in METHODS:
         raise UsageError(f"Unknown method {method!a}.", hint=f"Use one of: {', '.join(METHODS)}.")
     known = {repair.id: repair for repair in REPAIRS}
-    return tuple(tuple(known[name] for name in attempt) for attempt in METHODS[method][component])
+    return tuple(
+        Attempt(tuple(known[name] for name in names if name != AFRESH), AFRESH in names)
+        for names in METHODS[method][component]
+    )

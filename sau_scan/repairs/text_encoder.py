@@ -16,7 +16,7 @@ from sau_scan.repairs.training import optimise
 
 RATE = 4e-3
 # Clean prompts must not move at all, triggered ones only have to land near the right place.
-KEEP_WEIGHT = 4.0
+KEEP_WEIGHT = 8.0
 
 
 @dataclass(frozen=True)
