@@ -16,10 +16,9 @@ from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
 from sau_scan.findings import Component, Cost, Finding, FixResult, ScanResult, Trigger, escape
 from sau_scan.options import FixOptions, Progress, Silent
-from sau_scan.probes.carriers import sort_words
+from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.pictures import Clean
-from sau_scan.repairs.prompts import HELD_OUT
 from sau_scan.repairs.registry import METHODS
 from sau_scan.rules import load_rules
 from sau_scan.scan import detect
@@ -123,7 +122,9 @@ class _Run:
         raise AssertionError("the last round has a result")
 
     def _clean(self) -> Clean:
-        texts = self.campaign.cases[0].source.keep(CLEAN_PROMPTS, HELD_OUT)
+        # Several words that the model responds to: prompts that say what the picture shows, so it can be compared.
+        made = crowd(self.campaign.words.responsive, 3 * CLEAN_PROMPTS, self.options.scan.seed + 101)
+        texts = [t for t in made if all(case.source.is_clean(t) for case in self.campaign.cases)][:CLEAN_PROMPTS]
         neutral = self.campaign.words.neutral
         return Clean.of(self.campaign.model, texts, neutral, self.campaign.counter, self.options.scan.seed)
 

@@ -16,8 +16,8 @@ from sau_scan.repairs.case import Case
 from sau_scan.repairs.pictures import Clean
 
 # Mean square by which clean pictures may move, as a share of how far one harmless word behind the prompt moves them in
-# the suspect model itself: they keep what they show, whatever the size of model and latents.
-DRIFT_SHARE = 0.5
+# the suspect model itself: a null inside the model, whatever its size. A harmless word leaves what a picture shows.
+DRIFT_SHARE = 1.0
 CLEAN_PROMPTS = 32
 
 Detect = Callable[[Path, ScanOptions, Progress], ScanResult]
@@ -33,7 +33,7 @@ def drift_check(clean: Clean, model: DiffusionModel, counter: Counter) -> Check:
         limit=limit,
         passed=moved <= limit,
         note=f"{len(clean.texts)} held-out prompts at equal noise, relative to the distance between prompts; "
-        "limit: half of what a harmless word moves",
+        "limit: what a harmless word moves",
     )
 
 
