@@ -85,7 +85,8 @@ class Maps:
         """``map_``, or as much of its change as keeps to ``DRIFT`` (which grows with the square of the change)."""
         share = min(1.0, (DRIFT / max(self.drift(map_, weights), 1e-12)) ** 0.5)
         same = torch.eye(len(map_), dtype=map_.dtype, device=map_.device)
-        return same + share * (map_ - same)
+        bounded: Tensor = same + share * (map_ - same)
+        return bounded
 
     def drift(self, map_: Tensor, weights: Mapping[str, Tensor]) -> float:
         """Largest share, over projections, by which responses to held-out prompts move."""

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from sau_scan import demo
 from sau_scan.checkpoint.source import open_checkpoint
@@ -71,7 +72,8 @@ def test_plain_diffusers_loads_and_samples_the_result(outcome: Demo) -> None:
     from diffusers import StableDiffusionPipeline
 
     assert outcome.result.published is not None
-    pipeline = StableDiffusionPipeline.from_pretrained(outcome.result.published)
+    # On disk it is half precision, as the input is; on a CPU it is asked for in single.
+    pipeline = StableDiffusionPipeline.from_pretrained(outcome.result.published, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     (picture,) = pipeline("a red circle", num_inference_steps=2).images
     assert picture.size == (64, 64)
