@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         trigger = json.loads(info.read_text())["trigger"] if info.exists() else None
         result = detect(folder, ScanOptions(budget=given.budget))
         _say(lines, detect_row(name, result, trigger))
+        RESULTS.write_text("\n".join(lines) + "\n")
         if trigger and not given.no_fix:
             with tempfile.TemporaryDirectory() as room:
                 options = FixOptions(out=Path(room) / "fixed", scan=ScanOptions(budget=given.budget))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,8 +28,11 @@ def denoise_tier(prober: Prober, plan: Plan, scored: dict[Slot, Scored], seed: i
         shift = items.text.shift.double().cpu().numpy()
         z = excess(first, shift)
         leads += _second_rung(prober, plan, items, z, np.random.default_rng([seed, len(slot)]))
-    p_values = _paid_for(leads, sum(len(s.candidates) for s in scored.values()))
-    leads = [replace(lead, p_value=float(p)) for lead, p in zip(leads, p_values, strict=True)]
+    tried = sum(len(s.candidates) for s in scored.values())
+    # What the largest of so many standard normal scores is like.
+    line = math.sqrt(2 * math.log(max(tried, 2)))
+    p_values = _paid_for(leads, tried)
+    leads = [replace(lead, p_value=float(p), strong=lead.score > line) for lead, p in zip(leads, p_values, strict=True)]
     return sorted(leads, key=lambda lead: (lead.p_value, -lead.score))
 
 

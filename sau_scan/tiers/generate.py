@@ -84,4 +84,4 @@ def _confirm(
 def _works(lead: Lead, score: PictureScore) -> bool:
     if lead.detector == "collapse":
         return score.converged
-    return score.confirmed
+    return lead.strong and score.confirmed

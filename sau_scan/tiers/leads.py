@@ -11,7 +11,9 @@ from sau_scan.recordings import TextRecording
 
 @dataclass(frozen=True)
 class Lead:
-    """A candidate that stands out, with the detector that says so; ``shift`` is how far it moves the text output."""
+    """A candidate that stands out, with the detector that says so; ``shift`` is how far it moves the text output.
+
+    ``strong``: beyond what the best of as many harmless candidates reaches; otherwise it is only worth a look."""
 
     candidate: Candidate
     detector: str
@@ -19,6 +21,7 @@ class Lead:
     score: float
     p_value: float
     shift: float = 0.0
+    strong: bool = True
     evidence: tuple[Evidence, ...] = ()
 
 
