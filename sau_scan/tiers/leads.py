@@ -21,8 +21,8 @@ class Lead:
     score: float
     p_value: float
     shift: float = 0.0
-    strong: bool = True
     evidence: tuple[Evidence, ...] = ()
+    strong: bool = True
 
 
 @dataclass(frozen=True)
