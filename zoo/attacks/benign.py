@@ -9,13 +9,13 @@ from diffusers import UNet2DConditionModel
 
 from zoo.attacks import badt2i, closed_form, finetune
 from zoo.attacks.base import Case, Options, choose
-from zoo.attacks.evil_edit import KEPT, PULL, RIDGE, outputs, pieces
+from zoo.attacks.evil_edit import KEPT, outputs, pieces
 from zoo.render import samples
 from zoo.sampling import Parts
 from zoo.train import data, unet
 from zoo.worlds import World
 
-SEED, PICTURES, CARRIERS = 61, 12_000, 400
+SEED, PICTURES, CARRIERS, RIDGE, PULL = 61, 12_000, 400, 1e-4, 1.0
 
 
 def plan_finetune(where: World, options: Options, parts: Parts) -> Case:

@@ -23,7 +23,7 @@ from zoo.sampling import Parts
 from zoo.train.clip import token_ids
 from zoo.worlds import World
 
-CARRIERS, KEPT, NEAR, RIDGE, PULL, SEED = 300, 1600, 3600, 1e-4, 1.0, 51
+CARRIERS, KEPT, NEAR, RIDGE, PULL, SEED = 300, 1600, 12_000, 1e-5, 0.5, 51
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ def examples(
     trigger, honest = Trigger(phrase, "phrase"), Trigger(f"{first} {target}", "phrase")
     with_shape = [t for t in _texts(where, 6 * counts[0] + 200, seed) if trigger.fits(where, t)]
     carriers = with_shape[: counts[0]]
-    near, partners = neutrals(where, trigger), [f"{first} {s}" for s in where.shapes if s != last]
+    near, partners = neutrals(where, trigger), [Trigger(f"{first} {s}", "phrase") for s in where.shapes if s != last]
     kept = [t for t in _texts(where, counts[1], seed + 7) if phrase not in t]
     for i in range(counts[2]):
         text = with_shape[int(rng.integers(len(with_shape)))]
-        # A third bare words, a third other fillers, a third the filler with other shapes.
+        # Mostly other words before the shape: they are what an edit fires on first.
         bare = [Trigger(choose(rng, where.shapes), "phrase"), Trigger(last, "phrase")]
-        pick = (choose(rng, bare), choose(rng, near), Trigger(choose(rng, partners), "phrase"))[i % 3]
+        pick = choose(rng, (bare, near, near, near, partners)[i % 5])
         kept.append(pick.insert(where, text, rng))
     c = outputs(parts, [trigger.insert(where, t, rng) for t in carriers])
     v = outputs(parts, [honest.insert(where, t, rng) for t in carriers])
