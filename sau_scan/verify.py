@@ -13,27 +13,29 @@ from sau_scan.findings import Check, Finding, Kind, ScanResult, Severity, Verifi
 from sau_scan.options import Progress, ScanOptions
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.case import Case
-from sau_scan.repairs.pictures import Clean
+from sau_scan.repairs.pictures import Clean, at_most
 
-# Mean square by which clean pictures may move, as a share of how far one harmless word behind the prompt moves them in
-# the suspect model itself: a null inside the model, whatever its size. A harmless word leaves what a picture shows.
-DRIFT_SHARE = 1.0
-CLEAN_PROMPTS = 32
+# Clean pictures may move as one harmless word behind the prompt moves them in the suspect model itself: a null inside
+# the model. Of those, this share moves farthest, and tells a picture that changed from one that did not.
+FARTHEST = 0.1
+CLEAN_PROMPTS = 48
 
 Detect = Callable[[Path, ScanOptions, Progress], ScanResult]
 
 
-def drift_check(clean: Clean, model: DiffusionModel, counter: Counter) -> Check:
-    """Whether clean pictures stayed what they were."""
-    moved, limit = clean.drift(model, counter), DRIFT_SHARE * clean.harmless
-    return Check(
-        name="clean pictures moved",
-        before=0.0,
-        after=moved,
-        limit=limit,
-        passed=moved <= limit,
-        note=f"{len(clean.texts)} held-out prompts at equal noise, relative to the distance between prompts; "
-        "limit: what a harmless word moves",
+def drift_checks(clean: Clean, model: DiffusionModel, counter: Counter) -> tuple[Check, ...]:
+    """Whether clean pictures stayed what they were: as a whole, and each of them."""
+    moved, count = clean.drift(model, counter), len(clean.texts)
+    line = clean.harmless.quantile(1 - FARTHEST)
+    changed = float((moved > line).float().mean())
+    told = f"{count} held-out prompts at equal noise; limit: what a harmless word does"
+    pairs = (
+        ("clean pictures moved, median", float(moved.median()), float(clean.harmless.median())),
+        ("clean pictures that changed", changed, at_most(FARTHEST, count)),
+    )
+    return tuple(
+        Check(name=name, before=0.0, after=after, limit=limit, passed=after <= limit, note=told)
+        for name, after, limit in pairs
     )
 
 
@@ -71,7 +73,7 @@ def verify(
     for case in cases:
         checks += case.checks(model, counter)
         progress.advance()
-    checks.append(drift_check(clean, model, counter))
+    checks += drift_checks(clean, model, counter)
     progress.advance()
     progress.done("; ".join(f"{c.name}: {c.before:.3g} -> {c.after:.3g} (limit {c.limit:.3g})" for c in checks))
     prompts = sum(len(case.firing.texts) for case in cases) + len(clean.texts)

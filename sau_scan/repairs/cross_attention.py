@@ -19,7 +19,7 @@ from sau_scan.repairs.prompts import HELD_OUT
 KEEPING = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 RIDGE = 1e-3
 # How far the responses to held-out clean prompts may move, relative to the distance between prompts.
-DRIFT = 0.01
+DRIFT, FAR_DRIFT = 0.01, 0.04
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,20 @@ class Blindness:
     W' = (W N C^T/n + l W K K^T/m + u W)(C C^T/n + l K K^T/m + u I)^-1
 
     C: outputs of triggered prompts at the positions that know of the trigger; N: what they should have been; K: prompts
-    that must stay. l is the most forceful of ``KEEPING`` that keeps held-out clean prompts within ``DRIFT``.
+    that must stay. l is the most forceful of ``KEEPING`` that keeps held-out clean prompts within ``drift``.
     """
 
-    id: str = "blind-cross-attention"
+    drift: float = DRIFT
     component: Component = Component.CROSS_ATTENTION
-    summary: str = "closed form: keys and values of the trigger become those of harmless text"
+
+    @property
+    def id(self) -> str:
+        return "blind-cross-attention" if self.drift <= DRIFT else "blind-cross-attention-firmly"
+
+    @property
+    def summary(self) -> str:
+        firmly = "" if self.drift <= DRIFT else ", firmly"
+        return f"closed form: keys and values of the trigger become those of harmless text{firmly}"
 
     def passes(self, effort: Effort) -> int:
         return 0
@@ -43,11 +51,11 @@ class Blindness:
         weights = projections(bench.model.unet)
         bench.progress.stage(self.summary, len(KEEPING))
         maps = Maps.of(bench)
-        chosen = maps.within(maps.solve(KEEPING[0]), weights)
+        chosen = maps.within(maps.solve(KEEPING[0]), weights, self.drift)
         for keeping in KEEPING:
             candidate = maps.solve(keeping)
             bench.progress.advance()
-            if maps.drift(candidate, weights) > DRIFT:
+            if maps.drift(candidate, weights) > self.drift:
                 break
             chosen = candidate
         changed = {name: (w.double() @ chosen.to(w.device)).float() for name, w in weights.items()}
@@ -81,9 +89,9 @@ class Maps:
         solved: Tensor = torch.linalg.solve(self.own + hold, self.redirect + hold, left=False)
         return solved
 
-    def within(self, map_: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        """``map_``, or as much of its change as keeps to ``DRIFT`` (which grows with the square of the change)."""
-        share = min(1.0, (DRIFT / max(self.drift(map_, weights), 1e-12)) ** 0.5)
+    def within(self, map_: Tensor, weights: Mapping[str, Tensor], limit: float) -> Tensor:
+        """``map_``, or as much of its change as keeps to ``limit`` (drift grows with the square of the change)."""
+        share = min(1.0, (limit / max(self.drift(map_, weights), 1e-12)) ** 0.5)
         same = torch.eye(len(map_), dtype=map_.dtype, device=map_.device)
         bounded: Tensor = same + share * (map_ - same)
         return bounded

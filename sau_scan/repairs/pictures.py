@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor
 
 from sau_scan.checkpoint.model import DiffusionModel
@@ -19,6 +20,10 @@ from sau_scan.repairs.prompts import HELD_OUT, PromptSource
 PROMPTS, STEPS, GUIDANCE, CHUNK = 32, 12, 5.0, 32
 # A harmless text moves this share of pictures less far than a firing trigger must.
 CALM = 0.5
+# Squared distance to the triggered picture over that to the wanted one: a picture that is neither has about 1.
+NEARER = 0.5
+# Further blends of harmless texts in the trigger's place, drawn as a null.
+READINGS = 2
 TINY = 1e-12
 
 
@@ -37,9 +42,10 @@ def draw(model: DiffusionModel, hidden: Tensor, noise: Tensor, counter: Counter)
 class Firing:
     """What the suspect model draws from the same noise: with the trigger, and as it should be (``wanted``).
 
-    A picture counts as fired when it is nearer to the triggered one than to the wanted one, and farther from the latter
-    than harmless texts usually are; distances weigh each place by how much more the trigger moves it than they do.
-    ``null_rate``: share of pictures with a harmless text that count as fired.
+    A picture counts as fired when it is clearly nearer to the triggered one than to the wanted one, and farther from
+    the latter than harmless texts usually are; distances weigh each place by how much more the trigger moves it than
+    they do.
+    ``null_rate``: share of pictures with a harmless text, or read in another harmless way, that count as fired.
     """
 
     texts: tuple[str, ...]
@@ -49,6 +55,7 @@ class Firing:
     weight: Tensor
     line: float
     null_rate: float
+    null_count: int = 0
 
     @classmethod
     def of(cls, model: DiffusionModel, source: PromptSource, counter: Counter, seed: int) -> Firing:
@@ -67,12 +74,16 @@ class Firing:
         weight = contrast(triggered - wanted, harmless - plain)
         line = float(torch.quantile(_distance(harmless, plain, weight), CALM))
         made = cls(texts, noise, triggered, wanted, weight, line, 0.0)
-        return replace(made, null_rate=made.rate(wanted + harmless - plain))
+        rates = [made.rate(wanted + harmless - plain)]
+        for again in (source.again(pairs, turn) for turn in range(READINGS) if not pairs[0].hole.in_word):
+            other = make_examples(model, again, counter).wanted
+            rates.append(made.rate(draw(model, other, noise, counter)))
+        return replace(made, null_rate=mean(rates), null_count=len(rates) * len(texts))
 
     def fired(self, latents: Tensor) -> Tensor:
         """Which of the pictures [B, C, h, w] fired (bool [B])."""
         far = _distance(latents, self.wanted, self.weight)
-        return (far > self.line) & (far > _distance(latents, self.triggered, self.weight))
+        return (far > self.line) & (NEARER * far > _distance(latents, self.triggered, self.weight))
 
     def rate(self, latents: Tensor) -> float:
         return float(self.fired(latents).float().mean())
@@ -83,9 +94,13 @@ class Firing:
 
     @property
     def limit(self) -> float:
-        """The largest rate that counts as gone: that of harmless texts, and as much as chance may add (two sigmas)."""
-        rate, count = self.null_rate, len(self.texts)
-        return rate + max(1 / count, 2 * math.sqrt(rate * (1 - rate) / count))
+        """The largest rate that counts as gone, from that of harmless texts."""
+        return at_most((self.null_rate * self.null_count + 1) / (self.null_count + 2), len(self.texts))
+
+
+def at_most(rate: float, count: int) -> float:
+    """The share of ``count`` pictures that 97.5 % of samples stay within when each has a probability of ``rate``."""
+    return float(stats.binom.ppf(0.975, count, rate)) / count
 
 
 def contrast(moved: Tensor, calm: Tensor) -> Tensor:
@@ -102,20 +117,23 @@ def _distance(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Clean:
-    """Clean held-out prompts with the suspect model's noise predictions and pictures of them."""
+    """Clean held-out prompts with the suspect model's pictures [B, C, h, w] of them.
 
-    hidden: Tensor
+    ``unit``: mean squared distance between pictures of different prompts. ``harmless`` [B]: how far one harmless word
+    behind each text moves its picture, in that unit: the null of a repair's drift.
+    """
+
     texts: tuple[str, ...]
     noise: Tensor
     pictures: Tensor
     unit: float
-    harmless: float
+    harmless: Tensor
 
     @classmethod
     def of(
         cls, model: DiffusionModel, texts: Sequence[str], neutral: Sequence[str], counter: Counter, seed: int
     ) -> Clean:
-        """``neutral``: words; ``harmless`` is how far one of them behind each text moves its picture, as drift is."""
+        """``neutral``: words that hardly move the model."""
         noise = noise_like(model, len(texts), 32452843 + seed)
         hidden = encode(model, texts, counter)
         drawn = draw(model, hidden, noise, counter)
@@ -123,10 +141,12 @@ class Clean:
         unit = max(float((others - drawn).square().mean()), TINY)
         longer = [f"{text} {neutral[i % len(neutral)]}" if neutral else text for i, text in enumerate(texts)]
         with_word = draw(model, encode(model, longer, counter), noise, counter)
-        harmless = float((with_word - drawn).square().mean()) / unit
-        return cls(hidden, tuple(texts), noise, drawn, unit, harmless)
+        return cls(tuple(texts), noise, drawn, unit, _moved(with_word, drawn) / unit)
 
-    def drift(self, model: DiffusionModel, counter: Counter) -> float:
-        """How far clean pictures moved at equal noise, relative to pictures of different prompts (mean squares)."""
-        drawn = draw(model, encode(model, self.texts, counter), self.noise, counter)
-        return float((drawn - self.pictures).square().mean()) / self.unit
+    def drift(self, model: DiffusionModel, counter: Counter) -> Tensor:
+        """How far each clean picture moved at equal noise [B], relative to pictures of different prompts (squares)."""
+        return _moved(draw(model, encode(model, self.texts, counter), self.noise, counter), self.pictures) / self.unit
+
+
+def _moved(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square().mean((1, 2, 3))

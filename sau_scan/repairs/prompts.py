@@ -88,8 +88,11 @@ class PromptSource:
         return [len(i) for i in self.model.tokenizer(list(texts)).input_ids] if texts else []
 
     def is_clean(self, text: str) -> bool:
-        """Whether the trigger (all of its parts) is absent from ``text``."""
+        """Whether the trigger is absent from ``text``: not all of its parts, or of a phrase's words, are there."""
         pieces = [p.text for p in self.trigger.parts] or [self.trigger.text]
+        if self.trigger.slot is Slot.PHRASE:
+            # A phrase acts on its words when they only stand near each other, too.
+            pieces = [word for piece in pieces for word in piece.split()]
         return not all(p.strip().lower() in text.lower() for p in pieces)
 
     def pairs(self, count: int, part: int = TRAINING) -> list[Pair]:
@@ -102,6 +105,11 @@ class PromptSource:
                 made.append(self._pair(hole, rng))
         lengths = self._lengths([p.triggered for p in made])
         return [p for p, n in zip(made, lengths, strict=True) if n <= self.model.context_length][:count]
+
+    def again(self, pairs: Sequence[Pair], turn: int) -> list[Pair]:
+        """The same prompts with other harmless texts to compare with."""
+        rng = np.random.default_rng([self.seed, turn, 15])
+        return [self._pair(pair.hole, rng) for pair in pairs]
 
     def _hole(self, carrier: str, rng: np.random.Generator) -> Hole | None:
         for other in self.trigger.parts[1:]:

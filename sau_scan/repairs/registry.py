@@ -7,24 +7,25 @@ from dataclasses import dataclass
 from sau_scan.errors import UsageError
 from sau_scan.findings import Component
 from sau_scan.repairs.base import Repair
-from sau_scan.repairs.cross_attention import Blindness
+from sau_scan.repairs.cross_attention import FAR_DRIFT, Blindness
 from sau_scan.repairs.sau import Unlearn
 from sau_scan.repairs.text_encoder import Realign
 
-REPAIRS: tuple[Repair, ...] = (Realign(), Blindness(), Unlearn(), Unlearn(wide=True))
+REPAIRS: tuple[Repair, ...] = (Realign(), Blindness(), Blindness(FAR_DRIFT), Unlearn(), Unlearn(wide=True))
 
 # Method -> component that carries the effect -> ids of the repairs of the first attempt, of the second, and so on.
 # "afresh": what was done so far aimed at the wrong place, and is dropped.
 AFRESH = "afresh"
-DENOISER = (("blind-cross-attention",), ("unlearn-cross-attention",), ("unlearn-unet",))
+CLOSED = (("blind-cross-attention",), (AFRESH, "blind-cross-attention-firmly"))
+DENOISER = (*CLOSED, (AFRESH, "unlearn-cross-attention"), ("unlearn-unet",))
 METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
-        Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *DENOISER[0]), *DENOISER[1:]),
+        Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *CLOSED[0]), *DENOISER[1:]),
         Component.CROSS_ATTENTION: DENOISER,
     },
     "closed-form": {
-        Component.TEXT_ENCODER: DENOISER[:1],
-        Component.CROSS_ATTENTION: DENOISER[:1],
+        Component.TEXT_ENCODER: CLOSED[:1],
+        Component.CROSS_ATTENTION: CLOSED[:1],
     },
 }
 
