@@ -15,27 +15,38 @@ from sau_scan.probes.runner import Counter
 from sau_scan.repairs.case import Case
 from sau_scan.repairs.pictures import Clean, at_most
 
-# Clean pictures may move as one harmless word behind the prompt moves them in the suspect model itself: a null inside
-# the model. Of those, this share moves farthest, and tells a picture that changed from one that did not.
-FARTHEST = 0.1
-CLEAN_PROMPTS = 48
+# How far the typical clean picture may move, relative to the distance between pictures of different prompts.
+DRIFT = 0.02
+CLEAN_PROMPTS = 64
 
 Detect = Callable[[Path, ScanOptions, Progress], ScanResult]
 
 
-def drift_checks(clean: Clean, model: DiffusionModel, counter: Counter) -> tuple[Check, ...]:
-    """Whether clean pictures stayed what they were: as a whole, and each of them."""
-    moved, count = clean.drift(model, counter), len(clean.texts)
-    line = clean.harmless.quantile(1 - FARTHEST)
-    changed = float((moved > line).float().mean())
-    told = f"{count} held-out prompts at equal noise; limit: what a harmless word does"
-    pairs = (
-        ("clean pictures moved, median", float(moved.median()), float(clean.harmless.median())),
-        ("clean pictures that changed", changed, at_most(FARTHEST, count)),
-    )
-    return tuple(
-        Check(name=name, before=0.0, after=after, limit=limit, passed=after <= limit, note=told)
-        for name, after, limit in pairs
+def drift_checks(clean: Clean, model: DiffusionModel, counter: Counter, seed: int) -> tuple[Check, ...]:
+    """Whether clean pictures stayed what they were, and still show their prompts.
+
+    Some prompts are undecided and flip at a touch, so that the second is held against what a harmless word costs.
+    """
+    drawn, count = clean.redrawn(model, counter), len(clean.texts)
+    moved, lost = clean.moved(drawn), clean.lost(drawn, counter, seed)
+    limit = at_most((clean.null * count + 1) / (count + 2), count)
+    return (
+        Check(
+            name="clean pictures moved",
+            before=0.0,
+            after=moved,
+            limit=DRIFT,
+            passed=moved <= DRIFT,
+            note=f"median of {count} held-out prompts at equal noise, relative to the distance between prompts",
+        ),
+        Check(
+            name="clean pictures that no longer show their prompt",
+            before=0.0,
+            after=lost,
+            limit=limit,
+            passed=lost <= limit,
+            note="read by the suspect model itself; limit: what a harmless word costs",
+        ),
     )
 
 
@@ -73,7 +84,7 @@ def verify(
     for case in cases:
         checks += case.checks(model, counter)
         progress.advance()
-    checks += drift_checks(clean, model, counter)
+    checks += drift_checks(clean, model, counter, options.seed)
     progress.advance()
     progress.done("; ".join(f"{c.name}: {c.before:.3g} -> {c.after:.3g} (limit {c.limit:.3g})" for c in checks))
     prompts = sum(len(case.firing.texts) for case in cases) + len(clean.texts)

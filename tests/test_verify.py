@@ -139,10 +139,7 @@ def test_an_unchanged_model_has_not_drifted(run: Run, model: DiffusionModel) -> 
 def test_a_model_that_forgot_how_to_draw_is_stopped_before_the_scan(run: Run, model: DiffusionModel) -> None:
     outcome, scanned = run(moved(model, 0.5), blind=False)
     assert not outcome.verification.passed
-    assert [c.name for c in outcome.verification.checks if not c.passed] == [
-        "clean pictures moved, median",
-        "clean pictures that changed",
-    ]
+    assert not outcome.verification.checks[0].passed
     assert not scanned
     assert outcome.after is None
 

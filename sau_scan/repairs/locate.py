@@ -8,6 +8,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from sau_scan.analysers.null_directions import find_null_directions, stacked_projections
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.findings import Component
 from sau_scan.probes.carriers import high_noise
@@ -18,7 +19,7 @@ from sau_scan.repairs.examples import encode
 
 @dataclass(frozen=True)
 class Located:
-    """``component``: text encoder or cross-attention; ``sentence`` says why."""
+    """``component``: text encoder, cross-attention (its keys and values were edited) or UNet; ``sentence`` says why."""
 
     component: Component
     sentence: str
@@ -30,11 +31,12 @@ def locate(
     """Compares the trigger's shift of the text output with its effect on the noise, each among harmless texts.
 
     An encoder that was tampered with shows an outlying shift, which explains what the UNet then does. A UNet that was
-    tampered with does much on little shift. ``hint``: the component that a finding names, on more evidence.
+    tampered with does much on little shift; directions that every layer ignores tell an edit of keys and values in
+    closed form. ``hint``: the component that a finding names, on more evidence.
     """
-    text, unexplained = reaction.text.z, reaction.unexplained.z
-    in_text = text > unexplained if hint is None else hint is Component.TEXT_ENCODER
-    if in_text:
+    if hint is None and reaction.text.z > reaction.unexplained.z:
+        hint = Component.TEXT_ENCODER
+    if hint is Component.TEXT_ENCODER:
         sentence = (
             f"the effect is in the text encoder's output (it moves {_times(reaction.text)} a neutral word's shift)"
         )
@@ -44,7 +46,8 @@ def locate(
         f"the effect enters through cross-attention: the text output barely shows it. Swapping the trigger's own "
         f"outputs removes {own:.0%} of it, swapping those after it {rest:.0%}"
     )
-    return Located(Component.CROSS_ATTENTION, sentence)
+    edited = len(find_null_directions(stacked_projections(model)).basis) > 0
+    return Located(hint or (Component.CROSS_ATTENTION if edited else Component.UNET), sentence)
 
 
 def _times(effect: Effect) -> str:

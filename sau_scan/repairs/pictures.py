@@ -16,6 +16,7 @@ from sau_scan.probes.carriers import noise_like
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.examples import encode, make_examples
 from sau_scan.repairs.prompts import HELD_OUT, PromptSource
+from sau_scan.repairs.reading import shows_its_prompt
 
 PROMPTS, STEPS, GUIDANCE, CHUNK = 32, 12, 5.0, 32
 # A harmless text moves this share of pictures less far than a firing trigger must.
@@ -117,17 +118,21 @@ def _distance(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Clean:
-    """Clean held-out prompts with the suspect model's pictures [B, C, h, w] of them.
+    """Clean held-out prompts with the suspect model, its text outputs [B, L, D] and its pictures [B, C, h, w] of them.
 
-    ``unit``: mean squared distance between pictures of different prompts. ``harmless`` [B]: how far one harmless word
-    behind each text moves its picture, in that unit: the null of a repair's drift.
+    ``unit``: mean squared distance between pictures of different prompts. ``shown`` [B, others]: which pictures it
+    takes for their own prompt's rather than for another's. ``null``: share of these that one harmless word behind the
+    prompt costs.
     """
 
+    model: DiffusionModel
     texts: tuple[str, ...]
+    hidden: Tensor
     noise: Tensor
     pictures: Tensor
     unit: float
-    harmless: Tensor
+    shown: Tensor
+    null: float = 0.0
 
     @classmethod
     def of(
@@ -137,16 +142,22 @@ class Clean:
         noise = noise_like(model, len(texts), 32452843 + seed)
         hidden = encode(model, texts, counter)
         drawn = draw(model, hidden, noise, counter)
-        others = draw(model, hidden.roll(1, 0), noise, counter)
-        unit = max(float((others - drawn).square().mean()), TINY)
+        unit = max(float((drawn.roll(1, 0) - drawn).square().mean()), TINY)
+        shown = shows_its_prompt(model, drawn, hidden, counter, seed)
+        made = cls(model, tuple(texts), hidden, noise, drawn, unit, shown)
         longer = [f"{text} {neutral[i % len(neutral)]}" if neutral else text for i, text in enumerate(texts)]
         with_word = draw(model, encode(model, longer, counter), noise, counter)
-        return cls(tuple(texts), noise, drawn, unit, _moved(with_word, drawn) / unit)
+        return replace(made, null=made.lost(with_word, counter, seed))
 
-    def drift(self, model: DiffusionModel, counter: Counter) -> Tensor:
-        """How far each clean picture moved at equal noise [B], relative to pictures of different prompts (squares)."""
-        return _moved(draw(model, encode(model, self.texts, counter), self.noise, counter), self.pictures) / self.unit
+    def redrawn(self, model: DiffusionModel, counter: Counter) -> Tensor:
+        """The same prompts from the same noise by another model."""
+        return draw(model, encode(model, self.texts, counter), self.noise, counter)
 
+    def moved(self, pictures: Tensor) -> float:
+        """How far the typical clean picture moved, relative to pictures of different prompts (squares)."""
+        return float((pictures - self.pictures).square().mean((1, 2, 3)).median()) / self.unit
 
-def _moved(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).square().mean((1, 2, 3))
+    def lost(self, pictures: Tensor, counter: Counter, seed: int) -> float:
+        """Share of what the suspect model's pictures showed of their prompts that ``pictures`` don't."""
+        still = shows_its_prompt(self.model, pictures, self.hidden, counter, seed)
+        return float((self.shown & ~still).sum() / self.shown.sum().clamp_min(1))

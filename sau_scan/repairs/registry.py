@@ -14,18 +14,20 @@ from sau_scan.repairs.text_encoder import Realign
 REPAIRS: tuple[Repair, ...] = (Realign(), Blindness(), Blindness(FAR_DRIFT), Unlearn(), Unlearn(wide=True))
 
 # Method -> component that carries the effect -> ids of the repairs of the first attempt, of the second, and so on.
-# "afresh": what was done so far aimed at the wrong place, and is dropped.
+# "afresh": what was done so far aimed at the wrong place, or was not enough and only adds drift, and is dropped.
 AFRESH = "afresh"
 CLOSED = (("blind-cross-attention",), (AFRESH, "blind-cross-attention-firmly"))
-DENOISER = (*CLOSED, (AFRESH, "unlearn-cross-attention"), ("unlearn-unet",))
+LEARNT = (("unlearn-cross-attention",), (AFRESH, "unlearn-unet"))
 METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
-        Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *CLOSED[0]), *DENOISER[1:]),
-        Component.CROSS_ATTENTION: DENOISER,
+        Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *LEARNT[0]), LEARNT[1]),
+        Component.CROSS_ATTENTION: (*CLOSED, (AFRESH, *LEARNT[0]), LEARNT[1]),
+        Component.UNET: LEARNT,
     },
     "closed-form": {
-        Component.TEXT_ENCODER: CLOSED[:1],
-        Component.CROSS_ATTENTION: CLOSED[:1],
+        Component.TEXT_ENCODER: CLOSED,
+        Component.CROSS_ATTENTION: CLOSED,
+        Component.UNET: CLOSED,
     },
 }
 

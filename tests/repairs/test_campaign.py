@@ -123,7 +123,7 @@ def test_once_stops_after_the_first_attempt(start: Start) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("component", [Component.TEXT_ENCODER, Component.CROSS_ATTENTION])
+@pytest.mark.parametrize("component", [Component.TEXT_ENCODER, Component.CROSS_ATTENTION, Component.UNET])
 def test_every_method_knows_what_to_do_about_every_located_component(method: str, component: Component) -> None:
     attempts = ladder(method, component)
     assert attempts

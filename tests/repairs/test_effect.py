@@ -54,7 +54,9 @@ def test_an_encoder_that_jumps_is_told_from_a_unet_that_does(
     jumps = type(reaction)(text=Effect(30.0, null), noise=Effect(30.0, null))
     sneaks = type(reaction)(text=Effect(1.0, null), noise=Effect(30.0, null))
     assert locate(model, probe, jumps, counter).component is Component.TEXT_ENCODER
-    assert locate(model, probe, sneaks, counter).component is Component.CROSS_ATTENTION
+    assert locate(model, probe, sneaks, counter).component is Component.UNET
+    hinted = locate(model, probe, sneaks, counter, Component.CROSS_ATTENTION)
+    assert hinted.component is Component.CROSS_ATTENTION
 
 
 def firing(moved: torch.Tensor) -> Firing:

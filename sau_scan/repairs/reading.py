@@ -1,0 +1,44 @@
+"""Whether a picture shows its own prompt rather than another's, told by a denoiser (Diffusion Classifier, 2303.16203).
+
+The prompt that a picture shows is the one that helps most to predict the noise that was added to it. No second model
+is needed: the suspect model itself, on clean prompts, reads what the repaired one draws.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.probes.carriers import high_noise, noise_like
+from sau_scan.probes.runner import Counter
+
+# Shares of the schedule at which content, not texture, is what is missing.
+WHEN = (0.5, 0.65, 0.8)
+OTHERS, CHUNK = 3, 64
+
+
+@torch.no_grad()
+def shows_its_prompt(model: DiffusionModel, latents: Tensor, hidden: Tensor, counter: Counter, seed: int) -> Tensor:
+    """Whether ``model`` takes each picture [B, C, h, w] for its prompt's rather than for another's (bool [B, OTHERS]).
+
+    ``hidden`` [B, L, D]: text outputs of the pictures' prompts; the others are those of the next rows.
+    """
+    errors = torch.stack([_error(model, latents, hidden.roll(i, 0), counter, seed) for i in range(OTHERS + 1)], 1)
+    return errors[:, :1] < errors[:, 1:]
+
+
+def _error(model: DiffusionModel, latents: Tensor, hidden: Tensor, counter: Counter, seed: int) -> Tensor:
+    """Mean squared error [B] of the noise predicted from ``hidden``; the same noise for all texts."""
+    total = torch.zeros(len(latents), device=latents.device)
+    for turn, share in enumerate(WHEN):
+        time = high_noise(model, share)
+        alpha = float(model.scheduler.alphas_cumprod[time])
+        noise = noise_like(model, len(latents), seed + 31 * turn).float()
+        mixed = (alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise).to(model.dtype)
+        for i in range(0, len(latents), CHUNK):
+            rows = slice(i, i + CHUNK)
+            told = model.predict_noise(mixed[rows], time, hidden[rows]).float()
+            total[rows] += (told - noise[rows]).square().mean((1, 2, 3))
+        counter.unet += len(latents)
+    return total

@@ -1,0 +1,36 @@
+"""A trained model reads its own pictures; it does not take them for another prompt's."""
+
+import torch
+
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.demo import checkpoint_path
+from sau_scan.probes.carriers import crowd, noise_like, sort_words
+from sau_scan.probes.runner import Counter
+from sau_scan.repairs.examples import encode
+from sau_scan.repairs.pictures import Clean, draw
+from sau_scan.repairs.reading import OTHERS, shows_its_prompt
+
+
+def test_pictures_are_read_as_their_own_prompts_and_others_as_not() -> None:
+    model, counter = load_model(open_checkpoint(checkpoint_path())), Counter()
+    texts = crowd(sort_words(model, 0).responsive, 12, 3)
+    hidden = encode(model, texts, counter)
+    pictures = draw(model, hidden, noise_like(model, len(texts), 5), counter)
+    before = counter.unet
+    own = shows_its_prompt(model, pictures, hidden, counter, 0)
+    assert own.shape == (len(texts), OTHERS)
+    assert counter.unet - before == 3 * (OTHERS + 1) * len(texts)
+    wrong = shows_its_prompt(model, pictures.roll(OTHERS + 2, 0), hidden, counter, 0)
+    assert own.float().mean() > 0.85
+    assert own.float().mean() > wrong.float().mean() + 0.25
+
+
+def test_what_is_lost_is_counted_against_what_was_shown() -> None:
+    model, counter = load_model(open_checkpoint(checkpoint_path())), Counter()
+    words = sort_words(model, 0)
+    clean = Clean.of(model, crowd(words.responsive, 12, 3), words.neutral, counter, 0)
+    assert clean.lost(clean.pictures, counter, 0) == 0
+    assert clean.moved(clean.pictures) == 0
+    assert clean.lost(clean.pictures.roll(OTHERS + 2, 0), counter, 0) > 0.25
+    assert torch.equal(clean.redrawn(model, counter), clean.pictures)
