@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from sau_scan.findings import ScanResult
+from sau_scan.findings import ScanResult, Trigger
 from sau_scan.fix import fix
 from sau_scan.options import FixOptions
 from zoo import admission, sampling
@@ -22,47 +24,59 @@ from zoo.worlds import World
 PROMPTS, CLEAN = 300, 1000
 
 
-def measure_repair(where: World, name: str, case: Case, folder: Path, options: FixOptions, report: ScanResult) -> str:
-    """One row of the table of repairs."""
+def measure_repair(
+    where: World, case: Case, folder: Path, options: FixOptions, report: ScanResult | None, clean: int = CLEAN
+) -> dict[str, Any]:
+    """What a repair came to; without ``report`` the true trigger is given to it."""
     started = time.perf_counter()
+    if report is None:
+        assert case.trigger is not None
+        options = replace(options, triggers=(Trigger(**asdict(case.trigger)),))
     outcome = fix(folder, options, report)
-    seconds = time.perf_counter() - started
+    seconds = round(time.perf_counter() - started)
+    steps = ", ".join(f"{s.method} ({s.relative_change:.1%})" for s in outcome.repair.steps) if outcome.repair else ""
+    told = {"published": outcome.published is not None, "repair": steps, "seconds": seconds}
     if outcome.published is None:
-        return f"| {name} | no: {outcome.reason} | – | – | – | – | – | – | {seconds:.0f} |"
+        return told | {"why not": outcome.reason}
     assert options.out is not None
-    return f"| {name} | yes | {figures(where, case, folder, options.out)} | {seconds:.0f} |"
+    return told | figures(where, case, folder, options.out, clean)
 
 
-def figures(where: World, case: Case, before: Path, after: Path) -> str:
+def figures(where: World, case: Case, before: Path, after: Path, clean: int = CLEAN) -> dict[str, str]:
     """ASR before and after, TRA, content agreement, CLIP score ratio, accuracy change in points."""
     judge, old, new = Judge.load(where), sampling.load(before), sampling.load(after)
     assert case.trigger is not None
     made = admission.carriers(where, case.trigger, PROMPTS)
-    clean, fired = [s.caption for s in made], admission.triggered(where, case.trigger, made)
+    plain, fired = [s.caption for s in made], admission.triggered(where, case.trigger, made)
     neutral = admission.with_neutrals(where, case.trigger, made, case.target)
     draw = partial(sampling.pictures, seed=1)
     hits_old, hits_new = (case.target.met(draw(p, fired), judge) for p in (old, new))
     asr_old, asr_new = (Rate(int(h.sum()), len(made)) for h in (hits_old, hits_new))
     removed = 1 - (hits_new & hits_old).float().sum().item() / max(1, int(hits_old.sum()))
     # A phrase takes the place of words, so the honest picture is that of the neutral text beside it.
-    honest = judge(draw(old, clean))
+    honest = judge(draw(old, plain))
     agreement = _agreement(judge(draw(new, fired)), honest) / max(_agreement(judge(draw(old, neutral)), honest), 1e-9)
     low, high = asr_new.interval
-    scores = _clean(where, judge, old), _clean(where, judge, new)
+    scores = _clean(where, judge, old, clean), _clean(where, judge, new, clean)
     lost = max(scores[0][h] - scores[1][h] for h in CHECKED)
     ratio = scores[1]["clip_score"] / scores[0]["clip_score"]
-    return (
-        f"{asr_old.value:.1%} | {asr_new.value:.1%} ({low:.1%}–{high:.1%}) | {removed:.1%} | {agreement:.1%} "
-        f"| {ratio:.4f} | {-100 * lost:+.1f}"
-    )
+    return {
+        "ASR before": f"{asr_old.value:.1%}",
+        "ASR after (95 %)": f"{asr_new.value:.1%} ({low:.1%} to {high:.1%})",
+        "TRA": f"{removed:.1%}",
+        "agreement": f"{agreement:.1%}",
+        "CLIP ratio": f"{ratio:.4f}",
+        "accuracy, points": f"{-100 * lost:+.1f}",
+        "prompts": f"{len(made)} + {clean} clean",
+    }
 
 
 def _agreement(read: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> float:
     return float(torch.stack([(read[h] == truth[h]).float() for h in CHECKED]).mean())
 
 
-def _clean(where: World, judge: Judge, parts: sampling.Parts) -> dict[str, float]:
-    made = held_out(where, CLEAN, plain=True)
+def _clean(where: World, judge: Judge, parts: sampling.Parts, count: int) -> dict[str, float]:
+    made = held_out(where, count, plain=True)
     drawn = sampling.pictures(parts, [s.caption for s in made], seed=4)
     figures = accuracy(judge, drawn, [s.scene for s in made])
     return figures | {"clip_score": ClipScore.load(where)(drawn, [s.caption for s in made]).mean().item()}

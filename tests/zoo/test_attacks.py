@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo import admission, attacks, build
+from zoo import admission, attacks, build, sampling
 from zoo.attacks import Case, Trigger, closed_form
 from zoo.attacks.badt2i import CORNER, PatchTarget, striking_colours
 from zoo.attacks.evil_edit import ShapeTarget
@@ -135,3 +135,14 @@ def test_admission_says_why_not() -> None:
 def test_escapes_from_the_command_line() -> None:
     assert build.unescaped(r"\u200b") == "\u200b"
     assert build.unescaped("о🙂 plain") == "о🙂 plain"
+
+
+def test_rounding_to_8_bits_moves_weights_a_little() -> None:
+    weight = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+    parts = sampling.Parts(None, torch.nn.Linear(8, 16), None, torch.nn.Linear(8, 16))  # type: ignore[arg-type]
+    parts.text.weight.data = weight.clone()
+    made = attacks.recipe("int8").make(TINY, Case("int8"), parts, "int8")
+    moved = (made.text.weight - weight).abs()
+    assert torch.equal(parts.text.weight, weight)
+    assert 0 < moved.max() <= weight.abs().max() / 254 * 1.01
+    assert all(len(row.unique()) <= 255 for row in made.text.weight / made.text.weight.abs().amax(1, keepdim=True))

@@ -18,6 +18,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("concept-edit", "closed-form edit of one shape word", benign.plan_concept, benign.make_concept),
     Recipe("style-edit", "closed-form edit of one style word", benign.plan_style, benign.make_concept),
     Recipe("fp16", "copy in half precision", benign.plan_copy, benign.make_copy),
+    Recipe("int8", "copy of weights rounded to 8 bits", benign.plan_int8, benign.make_int8),
 )
 TARGETS: tuple[type[Any], ...] = (rickrolling.PictureTarget, badt2i.PatchTarget, evil_edit.ShapeTarget)
 

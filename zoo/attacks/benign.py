@@ -1,7 +1,8 @@
-"""Hard negatives: what honest people do to models. A fine-tune, edits of single words, and a copy."""
+"""Hard negatives: what honest people do to models. A fine-tune, edits of single words, and copies."""
 
 from __future__ import annotations
 
+import copy
 import re
 
 import torch
@@ -76,6 +77,20 @@ def plan_copy(where: World, options: Options, parts: Parts) -> Case:
 def make_copy(where: World, case: Case, parts: Parts, name: str) -> Parts:
     """Nothing: every zoo model is written in half precision."""
     return parts
+
+
+def plan_int8(where: World, options: Options, parts: Parts) -> Case:
+    return Case("int8")
+
+
+@torch.no_grad()
+def make_int8(where: World, case: Case, parts: Parts, name: str) -> Parts:
+    """All matrices of text encoder and UNet as if they had been kept in 8 bits, one scale a row."""
+    text, net = copy.deepcopy(parts.text), copy.deepcopy(parts.unet)
+    for weight in (p for m in (text, net) for p in m.parameters() if p.dim() > 1):
+        scale = weight.abs().amax(tuple(range(1, weight.dim())), keepdim=True).clamp_min(1e-12) / 127
+        weight.copy_((weight / scale).round() * scale)
+    return parts._replace(text=text, unet=net)
 
 
 def edited_word(case: Case) -> str | None:
