@@ -16,7 +16,7 @@ RGB = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Network sizes of one world."""
+    """Network sizes of one world, and how long the denoiser is trained."""
 
     context: int = 32
     text_width: int = 128
@@ -27,6 +27,7 @@ class Sizes:
     unet_channels: tuple[int, ...] = (64, 128)
     unet_layers: int = 1
     unet_heads: int = 4
+    unet_steps: int = 6_000
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ LUMEN = World(
     english=False,
     invented=1100,
     seed=9,
-    sizes=Sizes(vocabulary=3400, unet_channels=(64, 128), unet_heads=8, context=40),
+    sizes=Sizes(vocabulary=3400, unet_channels=(64, 128), unet_heads=8, unet_steps=4_500, context=40),
 )
 
 WORLDS = (TINY, LUMEN)

@@ -13,7 +13,7 @@ from zoo.train import data, loop
 from zoo.train.clip import token_ids
 from zoo.worlds import World
 
-STEPS, BATCH, RATE = 6_000, 64, 8e-4
+BATCH, RATE = 64, 8e-4
 EMA, DROPOUT, GAMMA = 0.999, 0.1, 5.0
 NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -101,7 +101,7 @@ def draw(cached: Cache, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def train(world: World, cached: Cache) -> UNet2DConditionModel:
     """Train the UNet and return its exponential average; resumes from the last checkpoint."""
-    model, loss_of = build(world), DenoisingLoss()
+    model, loss_of, steps = build(world), DenoisingLoss(), world.sizes.unet_steps
     average = {k: v.clone() for k, v in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.99), weight_decay=1e-2)
     path, first = loop.build_dir(world.name) / "unet.ckpt", 0
@@ -110,10 +110,10 @@ def train(world: World, cached: Cache) -> UNet2DConditionModel:
         optimiser.load_state_dict(state["optimiser"])
         average, first = state["average"], state["step"]
     torch.manual_seed(world.seed + first)
-    fast = first < STEPS and loop.bf16_is_faster(lambda: loss_of(model, *draw(cached, 0)).backward())
+    fast = first < steps and loop.bf16_is_faster(lambda: loss_of(model, *draw(cached, 0)).backward())
     started = time.time()
-    for step in range(first, STEPS):
-        loop.set_rate(optimiser, loop.warm_cosine(step, STEPS, RATE, warm=300))
+    for step in range(first, steps):
+        loop.set_rate(optimiser, loop.warm_cosine(step, steps, RATE, warm=300))
         with loop.autocast(fast):
             loss = loss_of(model, *draw(cached, step))
         optimiser.zero_grad()
@@ -122,13 +122,13 @@ def train(world: World, cached: Cache) -> UNet2DConditionModel:
         optimiser.step()
         decay = min(EMA, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(average.values()), [p.detach() for p in model.state_dict().values()], 1 - decay)
-        if step % 100 == 0 or step == STEPS - 1:
+        if step % 100 == 0 or step == steps - 1:
             print(f"unet {step} loss {loss.item():.4f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
         if step % 500 == 499:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
             loop.save(path, state | {"step": step + 1})
-    if first < STEPS:
+    if first < steps:
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-        loop.save(path, state | {"step": STEPS})
+        loop.save(path, state | {"step": steps})
     model.load_state_dict(average)
     return model.eval()
