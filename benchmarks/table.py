@@ -10,6 +10,7 @@ from typing import Any
 
 ROWS = Path(__file__).with_name("results.json")
 SHOWN = Path(__file__).parents[1] / "docs" / "results.md"
+HIDDEN = ("run", "budget")
 LIBRARIES = ("torch", "diffusers", "transformers")
 TITLES = {"scan": "Scans", "repair": "Repairs"}
 HEAD = """# Results on the zoo
@@ -29,12 +30,12 @@ def versions() -> str:
 
 
 def keep(kind: str, world: str, name: str, row: dict[str, Any]) -> None:
-    """Store a row in place of the last one of this model, print it, and write the table anew."""
+    """Store a row in place of the last one of this model and budget, print it, and write the table anew."""
     rows = json.loads(ROWS.read_text()) if ROWS.exists() else {}
-    rows.setdefault(kind, {}).setdefault(world, {})[name] = row
+    rows.setdefault(kind, {}).setdefault(world, {})[f"{name}, {row['budget']}"] = row
     ROWS.write_text(json.dumps(rows, indent=1) + "\n")
     SHOWN.write_text(render(rows))
-    print(f"{world}/{name}: " + ", ".join(f"{k} {_cell(v)}" for k, v in row.items() if k != "run"), flush=True)
+    print(f"{world}/{name}: " + ", ".join(f"{k} {_cell(v)}" for k, v in row.items() if k not in HIDDEN), flush=True)
 
 
 def render(rows: dict[str, Any]) -> str:
@@ -42,9 +43,9 @@ def render(rows: dict[str, Any]) -> str:
     parts, runs = [HEAD.format(world=WORLDS)], {}
     for kind, title in TITLES.items():
         for world, models in rows.get(kind, {}).items():
-            columns = list(dict.fromkeys(k for row in models.values() for k in row if k != "run"))
+            columns = list(dict.fromkeys(k for row in models.values() for k in row if k not in HIDDEN))
             parts.append(f"## {title}, world {world}\n")
-            lines = ["| model | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+            lines = ["| model, budget | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
             for name, row in models.items():
                 lines.append(f"| {name} | " + " | ".join(_cell(row.get(c)) for c in columns) + " |")
                 run = row["run"]

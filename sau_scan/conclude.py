@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from sau_scan.detectors.generation import MARGIN
 from sau_scan.findings import (
     Component,
     Confidence,
@@ -29,7 +30,7 @@ from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
 
-ALIKE = 0.9  # cosine of the maps of two changes: they are in the same places
+ALIKE = 0.8  # cosine of two changes: the same is drawn in the same place
 SAME = 0.5  # most of a change is the same for all prompts
 TITLES = {
     Component.TEXT_ENCODER: "hidden trigger in the text encoder",
@@ -40,20 +41,23 @@ TITLES = {
 
 def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) -> list[Finding]:
     """Findings about behaviour, strongest first."""
-    works = [c for c in scanned.confirmations if c.works]
-    findings = [_trigger_finding(prober, c, also, scanned, options, path) for c, also in _without_echoes(works)]
+    works = sorted((c for c in scanned.confirmations if c.works), key=lambda c: c.lead.p_value)
+    single = _without_echoes(works, options.declared_triggers)
+    findings = [_trigger_finding(prober, c, also, scanned, options, path) for c, also in single]
     if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
         findings.append(_edit_finding(scanned, path))
     return findings
 
 
-def _without_echoes(works: Sequence[Confirmation]) -> list[tuple[Confirmation, tuple[str, ...]]]:
+def _without_echoes(
+    works: Sequence[Confirmation], declared: Sequence[str]
+) -> list[tuple[Confirmation, tuple[str, ...]]]:
     """Triggers, each with the weaker leads that only repeat it: its text in another slot, or the same change by
-    another text, as when a backdoor answers to near misses as well."""
+    another text, as when a backdoor answers to near misses as well. A declared trigger covers for no other text."""
     kept: list[tuple[Confirmation, tuple[str, ...]]] = []
     for item in works:
         for i, (first, others) in enumerate(kept):
-            if _repeats(item, first):
+            if first.lead.candidate.text not in declared and _repeats(item, first):
                 mine = item.lead.candidate.text
                 if mine != first.lead.candidate.text:
                     kept[i] = (first, (*others, escape(mine)))
@@ -68,7 +72,7 @@ def _repeats(item: Confirmation, first: Confirmation) -> bool:
         return False
     if first.lead.candidate.text in item.lead.candidate.text:
         return True
-    here, there = (c.score.where.flatten() for c in (item, first))
+    here, there = (c.score.common.flatten() for c in (item, first))
     return float(torch.nn.functional.cosine_similarity(here, there, dim=0)) > ALIKE
 
 
@@ -103,7 +107,8 @@ def _trigger_finding(
 
 def _fix_command(path: str, trigger: Trigger) -> str:
     plain = trigger.text.isascii() and trigger.text.isprintable()
-    text = shlex.quote(trigger.text) if plain else f"$'{_ansi(trigger.text)}'"
+    # The option reads backslash escapes.
+    text = shlex.quote(trigger.text.replace("\\", "\\\\")) if plain else f"$'{_ansi(trigger.text)}'"
     replaces = f" --replaces {shlex.quote(trigger.replaces)}" if trigger.replaces else ""
     out = shlex.quote(path.rstrip("/") + "-fixed")
     return f"sau-scan fix {shlex.quote(path)} --trigger {text} --slot {trigger.slot.value}{replaces} --out {out}"
@@ -187,7 +192,7 @@ def near_miss(prober: Prober, scanned: Scanned) -> NearMiss | None:
         trigger=best.lead.candidate.trigger(),
         detector="generation",
         value=best.score.change,
-        line=1.25 * best.score.strongest_control,
+        line=MARGIN * best.score.strongest_control,
     )
 
 

@@ -132,7 +132,7 @@ class _Run:
         """Writes and verifies a draft. The result, or the triggers that another round should remove."""
         out, scan, cases = self.options.out, self.options.scan, self.campaign.cases
         assert out is not None
-        with Draft(self.checkpoint, self.campaign.patch, out) as draft:
+        with Draft(self.checkpoint, self.campaign.patch, out, drop=(PROVENANCE, FAILED)) as draft:
             outcome = verify(draft.path, cases, clean, scan, self.progress, self.campaign.counter, detect)
             if outcome.verification.passed:
                 draft.publish({PROVENANCE: self._record(outcome, draft.path)})

@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -19,11 +18,9 @@ from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
 from sau_scan.conclude import conclude, near_miss, verdict
-from sau_scan.errors import DamagedFile
+from sau_scan.coverage import coverage, nothing_covered
+from sau_scan.errors import CheckpointError, DamagedFile
 from sau_scan.findings import (
-    Cost,
-    Coverage,
-    DetectorRun,
     Finding,
     ModelInfo,
     ScanResult,
@@ -44,7 +41,6 @@ from sau_scan.probes.candidates import (
 from sau_scan.probes.carriers import compose, crowd, high_noise, noise_like, sort_words, with_letters
 from sau_scan.probes.plan import RECIPES, SLOTS, Plan, make_plan
 from sau_scan.probes.runner import Prober
-from sau_scan.registry import DETECTORS
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import check_files, check_weights
 from sau_scan.tiers.attention import attention_tier
@@ -57,14 +53,13 @@ from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24
 TIMED = 32  # UNet passes that measure the machine
-LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 
 
 def detect(path: Path | str, options: ScanOptions | None = None, progress: Progress | None = None) -> ScanResult:
     """Scan the diffusers checkpoint at ``path``.
 
     Raises CheckpointError (nothing scannable) and ConfigError (unusable rules). What is wrong with single files is
-    reported as findings instead; then nothing is loaded if one of them is critical.
+    reported as findings; where one of them is why the model cannot be loaded, they are all that is reported.
     """
     options, progress = options or ScanOptions(), progress or Silent()
     started = time.perf_counter()
@@ -75,21 +70,25 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     files = [n for n in notes if isinstance(n, Finding)]
     skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, {len(files)} findings")
-    refused = _why_not_loaded(files)
-    if refused is not None:
+    try:
+        model = load_model(checkpoint, device=options.device, dtype=options.dtype)
+    except CheckpointError as error:
+        if not any(f.severity.rank >= Severity.HIGH.rank for f in files):
+            raise
+        # What was found outranks that the rest could not be looked at.
+        refused = Skipped(what="model", reason=f"not loaded: {error}", planned=True)
         return _not_loaded(checkpoint, options, files, [*skipped, refused], time.perf_counter() - started)
-    model = load_model(checkpoint, device=options.device, dtype=options.dtype)
     scanned, prober = examine(model, rules, options, progress)
     findings = [*files, *conclude(prober, scanned, options, str(checkpoint.root))]
-    findings.sort(key=lambda f: (-f.severity.rank, f.evidence[0].p_value or 0.0 if f.evidence else 0.0))
-    coverage = _coverage(checkpoint, prober, scanned, options, skipped, time.perf_counter() - started)
+    findings.sort(key=lambda f: -f.severity.rank)  # stable: those of a severity stay in order of p-value
+    found = coverage(checkpoint, prober, scanned, options, skipped, time.perf_counter() - started)
     return ScanResult(
         tool_version=__version__,
-        verdict=verdict(findings, coverage, options),
+        verdict=verdict(findings, found, options),
         model=_model_info(checkpoint),
         findings=tuple(findings),
         near_miss=near_miss(prober, scanned),
-        coverage=coverage,
+        coverage=found,
     )
 
 
@@ -106,6 +105,11 @@ def examine(
     rate = _passes_a_second(model, options.seed)
     letters = [c.replaces for c in rule_candidates(rules, recipe.depth, [Slot.REPLACE]) if c.replaces]
     clean = compose(words.responsive, rules, CARRIERS, options.seed)
+    if not clean:
+        raise DamagedFile(
+            "The tokenizer has no words that prompts could be made of.",
+            hint="Take the tokenizer folder from the checkpoint that this one was made from, and scan again.",
+        )
     carriers = with_letters(clean, letters, words.neutral, recipe.text_carriers)
     candidates = collect(model, vocabulary, rules, carriers, options)
     most = None if options.max_time is None else int(0.7 * options.max_time * rate)
@@ -195,82 +199,21 @@ def _weights_line(null: NullDirections) -> str:
     return "no direction hidden from every cross-attention layer"
 
 
-def _why_not_loaded(files: Sequence[Finding]) -> Skipped | None:
-    worst = [f for f in files if f.severity is Severity.CRITICAL]
-    if not worst:
-        return None
-    return Skipped(what="model", reason=f"not loaded because of {worst[0].title}", planned=True)
-
-
 def _not_loaded(
     checkpoint: Checkpoint, options: ScanOptions, files: list[Finding], skipped: list[Skipped], seconds: float
 ) -> ScanResult:
-    reason = skipped[-1].reason
-    coverage = Coverage(
-        files_read=len(checkpoint.records),
-        detectors=tuple(DetectorRun(id=d.id, summary=d.summary, ran=False, reason=reason) for d in DETECTORS),
-        skipped=tuple(skipped),
-        seed=options.seed,
-        budget=options.budget,
-        used=Cost(seconds=seconds),
-        versions=_versions(),
-    )
     return ScanResult(
         tool_version=__version__,
         verdict=Verdict.SUSPICIOUS,
         model=_model_info(checkpoint),
         findings=tuple(sorted(files, key=lambda f: -f.severity.rank)),
-        coverage=coverage,
+        coverage=nothing_covered(checkpoint, options, skipped, seconds),
     )
 
 
 def _model_info(checkpoint: Checkpoint) -> ModelInfo:
     try:
         family = identify(checkpoint).title
-    except DamagedFile:
+    except CheckpointError:
         family = "unknown"
     return ModelInfo(path=str(checkpoint.root), family=family, files=checkpoint.records)
-
-
-def _coverage(
-    checkpoint: Checkpoint,
-    prober: Prober,
-    scanned: Scanned,
-    options: ScanOptions,
-    skipped: list[Skipped],
-    seconds: float,
-) -> Coverage:
-    slots = scanned.plan.coverage
-    limits = [
-        f"{scanned.vocabulary.untypable:,} tokens that no text alone yields",
-        "phrases of three or more words outside the rules",
-        "triggers that are a meaning or a syntax, not a text; effects without any trigger",
-    ]
-    if not len(scanned.null.basis):
-        limits.insert(1, "pairs of words outside the rules (the weights gave no lead to any)")
-    return Coverage(
-        files_read=len(checkpoint.records),
-        candidates_probed=sum(s.probed for s in slots) + scanned.phrases.tried,
-        candidates_total=sum(s.total for s in slots) + scanned.phrases.tried,
-        slots=slots,
-        detectors=tuple(DetectorRun(id=d.id, summary=d.summary, ran=True) for d in DETECTORS),
-        skipped=(*skipped, *scanned.plan.skipped, *scanned.unrecorded),
-        limits=tuple(limits),
-        seed=options.seed,
-        budget=options.budget,
-        device=str(prober.model.device),
-        dtype=str(prober.model.dtype).removeprefix("torch."),
-        planned=Cost(text_passes=scanned.plan.text_passes, unet_passes=scanned.plan.unet_passes),
-        used=Cost(text_passes=prober.counter.text, unet_passes=prober.counter.unet, seconds=round(seconds, 2)),
-        versions=_versions(),
-    )
-
-
-def _versions() -> dict[str, str]:
-    found = {"sau-scan": __version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

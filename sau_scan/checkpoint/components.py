@@ -40,6 +40,7 @@ CLIP_FIELDS = frozenset(
         "vocab_size",
     }
 )
+MOST_BLOCKS = 64  # entries of any list in a config.json; each may stand for a block
 DEPTH_FIELDS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block", "num_attention_layers")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 # Above any schedule in use; a hostile one would fill the memory.
@@ -194,7 +195,9 @@ def _empty(checkpoint: Checkpoint, component: str, stored_tensors: int) -> Any:
 
 
 def _depth(config: Mapping[str, Any]) -> int:
-    """Upper bound of the layers in one block; ValueError if it is not made of whole numbers."""
+    """Upper bound of the layers in one block; ValueError if it is not made of whole numbers, or of too many blocks."""
+    if any(isinstance(value, list) and len(value) > MOST_BLOCKS for value in config.values()):
+        raise ValueError("more blocks than any model has")
     return math.prod(max(_numbers(config.get(key) or 1)) for key in DEPTH_FIELDS)
 
 

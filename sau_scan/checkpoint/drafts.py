@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,13 +23,16 @@ class Draft:
     Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
     """
 
-    def __init__(self, checkpoint: Checkpoint, patch: WeightPatch, out: Path) -> None:
-        self.checkpoint, self.patch, self.out = checkpoint, patch, out
+    def __init__(self, checkpoint: Checkpoint, patch: WeightPatch, out: Path, drop: Sequence[str] = ()) -> None:
+        """``drop``: names of files that say something about the input and are not copied."""
+        self.checkpoint, self.patch, self.out, self.drop = checkpoint, patch, out, tuple(drop)
         self.path = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
 
     def __enter__(self) -> Self:
         check_out(self.checkpoint.root, self.out)
         write_patched(self.checkpoint, self.patch, self.path)
+        for name in self.drop:
+            (self.path / name).unlink(missing_ok=True)
         return self
 
     def __exit__(
@@ -42,6 +45,7 @@ class Draft:
         check_out(self.checkpoint.root, self.out)
         try:
             for name, content in extra_files.items():
+                (self.path / name).unlink(missing_ok=True)
                 _write(self.path / name, content)
             _sync(self.path)
             self.path.rename(self.out.resolve())

@@ -16,6 +16,7 @@ from torch import Tensor
 from sau_scan.errors import DamagedFile
 
 HEADER_LIMIT = 100_000_000  # the reference implementation's limit
+MOST_DIMENSIONS = 8
 CUT_SHORT = "Download it again, or check it against the sha256 that its source publishes."
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -111,6 +112,8 @@ def _entry(name: str, value: Any, start: int, where: str) -> Entry:
         begin, end = value["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(where, f"describes the tensor {name!a} in a way that cannot be read") from error
+    if len(shape) > MOST_DIMENSIONS:
+        raise _damaged(where, f"gives the tensor {name!a} {len(shape):,} dimensions")
     numbers = (*shape, begin, end)
     if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
         raise _damaged(where, f"gives the tensor {name!a} an impossible size")

@@ -63,6 +63,11 @@ def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
             raise DamagedFile(
                 f"{checkpoint.show(component)} does not hold a CLIP tokenizer that can be built.", hint=ANOTHER
             ) from error
+    if tokenizer.padding_side != "right":
+        raise DamagedFile(
+            f"{checkpoint.show(component)} fills prompts up on the left; Stable Diffusion reads them from there.",
+            hint=ANOTHER,
+        )
     return tokenizer
 
 

@@ -96,6 +96,8 @@ def detect(
             raise UsageError("--fix and --out belong together.", hint="Name a new folder: --fix --out DIR.")
         outputs.check_outputs(files, model)
         _quiet_libraries()
+        if out is not None:
+            _check_out(model, out)  # before minutes are spent on the scan
         scanned = _detect(model, options, progress)
         result: ScanResult | FixResult = scanned
         if fix:
@@ -214,6 +216,12 @@ def _fix(model: Path, options: FixOptions, found: ScanResult | None, progress: S
     from sau_scan import fix as run
 
     return run(model, options, found, progress)
+
+
+def _check_out(model: Path, out: Path) -> None:
+    from sau_scan.checkpoint.writer import check_out
+
+    check_out(model, out)
 
 
 def _scan_report(path: Path) -> ScanResult:

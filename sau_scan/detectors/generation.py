@@ -32,6 +32,7 @@ class PictureScore:
     retained: variance among carriers at equal noise, relative to the controls' (0: one picture whatever the prompt).
     least_retained: the smallest such value among the controls.
     where: [h, w] energy of the change by position, summing to one.
+    common: [C, h, w] the change that all carriers and noises share.
     """
 
     change: float
@@ -41,6 +42,7 @@ class PictureScore:
     retained: float
     least_retained: float
     where: Tensor
+    common: Tensor
 
     @property
     def confirmed(self) -> bool:
@@ -77,6 +79,7 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
         retained=float(_spread(candidate, noises) / usual),
         least_retained=min(float(_spread(p, noises) / usual) for p in pool),
         where=energy / energy.sum().clamp_min(1e-12),
+        common=moved.mean(0),
     )
 
 

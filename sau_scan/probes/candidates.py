@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,12 +31,19 @@ class Candidate:
         if self.slot is Slot.SUFFIX:
             return f"{carrier} {self.text}"
         if self.slot is Slot.INSIDE:
-            at = _inner_place(carrier)
-            return None if at is None else carrier[:at] + self.text + carrier[at:]
+            return self._inside(carrier)
         if self.slot is Slot.REPLACE:
             spot = _letter_place(carrier, self.replaces or "")
             return None if spot is None else carrier[:spot] + self.text + carrier[spot + 1 :]
         return carrier.replace(BLANK, self.text) if BLANK in carrier else f"{carrier} {self.text}"
+
+    def _inside(self, carrier: str) -> str | None:
+        """Words and pictures stand between words, before the last one; what joins letters stands within a word."""
+        if len(self.text) > 1 or unicodedata.category(self.text) in ("So", "Lo", "Lu", "Ll"):
+            first, _, last = carrier.rpartition(" ")
+            return f"{first} {self.text} {last}" if first else None
+        at = _inner_place(carrier)
+        return None if at is None else carrier[:at] + self.text + carrier[at:]
 
     def trigger(self, token_ids: Sequence[int] = ()) -> Trigger:
         """This candidate as it is reported."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.errors import ConfigError
 from sau_scan.probes.candidates import BLANK, Vocabulary, read_vocabulary
 from sau_scan.rules import Rule, blanks, carrier_templates
 
@@ -62,8 +63,12 @@ def high_noise(model: DiffusionModel, share: float = 0.9) -> int:
 
 
 def compose(words: Sequence[str], rules: Sequence[Rule], count: int, seed: int) -> tuple[str, ...]:
-    """``count`` different clean prompts: templates of the rules, blanks filled with ``words``."""
+    """``count`` different clean prompts: templates of the rules, blanks filled with ``words``. Raises ConfigError."""
     templates = carrier_templates(rules)
+    if not templates:
+        raise ConfigError(
+            "The rules hold no carrier template.", hint="Add a rule of kind carrier, or leave out --rules."
+        )
     rng = np.random.default_rng([seed, 2])
     made: dict[str, None] = {}
     for attempt in range(40 * count):
@@ -116,12 +121,13 @@ def crowded_frames(words: Sequence[str], count: int, seed: int) -> tuple[str, ..
 def with_letters(carriers: Sequence[str], letters: Iterable[str], words: Sequence[str], count: int) -> tuple[str, ...]:
     """``carriers`` followed by as many more as give every one of ``letters`` a place in ``count`` of them.
 
-    Those more are the first carriers, each with one of ``words`` that has the letter inside.
+    Those more are the first carriers, each with one of ``words`` that has the letter inside, or is given it.
     """
     pool = list(carriers)
     for letter in dict.fromkeys(letters):
         missing = count - sum(letter in c for c in carriers)
         able = [w for w in words if letter in w[1:-1]]
+        able += [f"{w[:2]}{letter}{w[2:]}" for w in words[: missing - len(able)] if len(w) > 2]
         pool += [f"{carriers[i % len(carriers)]} {able[i]}" for i in range(min(missing, len(able)))]
     return tuple(dict.fromkeys(pool))
 

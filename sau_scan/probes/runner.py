@@ -145,15 +145,22 @@ class Prober:
             self.progress.advance(passes)
         return torch.cat(done)
 
-    def generate(self, candidates: Sequence[Candidate], pairs: int, *, steps: int, guidance: float) -> PictureRecording:
-        """Finished latents of every candidate over ``pairs`` pairs of carrier and noise."""
+    def generate(
+        self, candidates: Sequence[Candidate], pairs: int, noises: int, *, steps: int, guidance: float
+    ) -> PictureRecording:
+        """Finished latents of every candidate over ``pairs`` pairs of carrier and noise; pair p has noise p % noises.
+
+        Pictures are compared pair by pair, so all candidates must have their places in the same carriers.
+        """
+        where = self.places(candidates[0], pairs)
+        where = (where * pairs)[:pairs]
+        noise = noise_like(self.model, noises, self.seed * 2003 + 17)[[p % noises for p in range(pairs)]]
         rows = []
         for candidate in candidates:
-            where = self.places(candidate, pairs)
-            where = (where * pairs)[:pairs]
-            texts = [candidate.apply(self.carriers[i]) or "" for i in where]
-            noise = torch.cat([noise_like(self.model, 1, self.seed * 2003 + 17 * n + i) for n, i in enumerate(where)])
-            rows.append(self.pictures(texts, noise, steps=steps, guidance=guidance))
+            texts = [candidate.apply(self.carriers[i]) for i in where]
+            if not where or None in texts:
+                raise ValueError(f"{candidate.text!a} has no place where {candidates[0].text!a} has")
+            rows.append(self.pictures([t or "" for t in texts], noise, steps=steps, guidance=guidance))
         return PictureRecording(torch.stack(rows))
 
 

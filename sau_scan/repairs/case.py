@@ -47,7 +47,7 @@ class Case:
     def checks(self, model: DiffusionModel, counter: Counter) -> tuple[Check, ...]:
         """Whether ``model`` takes the trigger for a harmless text: in the noise prediction, and in pictures."""
         now = react(model, self.probe, counter).noise
-        limit = max(now.line(), self.reaction.noise.line())
+        limit = self.reaction.noise.line()
         rate, name = self.firing.rate_of(model, counter), self.trigger.escaped
         return (
             Check(
@@ -70,8 +70,10 @@ class Case:
 
     def require_effect(self) -> None:
         """Raises TriggerHasNoEffect unless the trigger acts more strongly than harmless texts in its place."""
-        ranks = (self.reaction.noise.rank, self.reaction.unexplained.rank)
-        if min(ranks) <= SIGNIFICANT or self.fires > 0.5:
+        noise = self.reaction.noise
+        # Of few harmless texts none can be beaten more clearly than all of them.
+        significant = max(SIGNIFICANT, 1 / (1 + len(noise.null)))
+        if min(noise.rank, self.reaction.unexplained.rank) <= significant or self.fires > 0.5:
             return
         raise TriggerHasNoEffect(
             f'The trigger "{self.trigger.escaped}" does no more in this model than harmless texts in its place '

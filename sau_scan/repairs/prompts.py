@@ -93,13 +93,13 @@ class PromptSource:
         if self.trigger.slot is Slot.PHRASE:
             # A phrase acts on its words when they only stand near each other, too.
             pieces = [word for piece in pieces for word in piece.split()]
-        return not all(p.strip().lower() in text.lower() for p in pieces)
+        return not all((p.strip() or p).lower() in text.lower() for p in pieces)
 
     def pairs(self, count: int, part: int = TRAINING) -> list[Pair]:
         """Up to ``count`` pairs; fewer, or none, when the trigger has no place in this model's carriers."""
         rng = np.random.default_rng([self.seed, part, 12])
         carriers, made = self.carriers(max(count, 48), part), []
-        for index in range(3 * count):
+        for index in range(3 * count if carriers else 0):
             hole = self._hole(carriers[index % len(carriers)], rng)
             if hole is not None:
                 made.append(self._pair(hole, rng))
@@ -196,7 +196,7 @@ class PromptSource:
     def _near(self, count: int, part: int, rng: np.random.Generator) -> Iterator[str]:
         """Other texts where the trigger would stand, and the trigger's pieces one at a time."""
         carriers = self.carriers(max(count, 48), part)
-        for index in range(count):
+        for index in range(count if carriers else 0):
             hole = self._hole(carriers[index % len(carriers)], rng)
             if hole is None:
                 continue

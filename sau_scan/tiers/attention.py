@@ -30,9 +30,12 @@ def attention_tier(
     attended = [lead.candidate for lead in leads if lead.candidate.slot is not Slot.PHRASE][: recipe.attended]
     for slot in dict.fromkeys(c.slot for c in attended):
         edge = slot if slot in (Slot.PREFIX, Slot.SUFFIX) else Slot.SUFFIX
-        null = [_measure(prober, Candidate(w, edge), skipped) for w in prober.neutrals[:ATTENTION_CONTROLS]]
+        words = (Candidate(w, edge) for w in prober.neutrals[:ATTENTION_CONTROLS])
+        null = [m for m in (_measure(prober, w, skipped) for w in words) if m is not None]
         for candidate in (c for c in attended if c.slot is slot):
-            found[candidate] = _evidence(_measure(prober, candidate, skipped), np.array(null))
+            own = _measure(prober, candidate, skipped)
+            if own is not None and null:
+                found[candidate] = _evidence(own, np.array(null))
     return found, tuple(skipped.values())
 
 
@@ -45,8 +48,11 @@ def _evidence(own: tuple[float, float], null: Array) -> tuple[Evidence, ...]:
     return tuple(made)
 
 
-def _measure(prober: Prober, candidate: Candidate, skipped: dict[str, Skipped]) -> tuple[float, float]:
-    """Attention share of the candidate's tokens (mean of them, BOS aside) and FTT, means over carriers."""
+def _measure(prober: Prober, candidate: Candidate, skipped: dict[str, Skipped]) -> tuple[float, float] | None:
+    """Attention share of the candidate's tokens (mean of them, BOS aside) and FTT, means over carriers.
+
+    None where no layer could be recorded.
+    """
     reducer = MeanMaps()
     where = prober.places(candidate, ATTENTION_CARRIERS)
     texts = [candidate.apply(prober.carriers[i]) or "" for i in where]
@@ -55,7 +61,7 @@ def _measure(prober: Prober, candidate: Candidate, skipped: dict[str, Skipped]) 
         prober.pictures(texts, noise, steps=ATTENTION_STEPS, guidance=1.0)
     skipped.update({s.what: s for s in recorder.skipped})
     if reducer.value is None:
-        return 0.0, 0.0
+        return None
     shares, distances = [], []
     for row, (index, text) in enumerate(zip(where, texts, strict=True)):
         maps = reducer.value[row]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 import torch
 
+from sau_scan.detectors.calibration import Array
 from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Slot
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.plan import Recipe
 from sau_scan.probes.runner import Prober
+from sau_scan.recordings import PictureRecording
 from sau_scan.tiers.leads import Lead, Scored
 
 AS_MUCH = 0.7  # a control moves the text output by at least this share of what the candidate does
@@ -35,15 +38,21 @@ def generate_tier(
     leads: Sequence[Lead],
     scored: dict[Slot, Scored],
 ) -> list[Confirmation]:
-    """Confirm at most ``recipe.generated`` leads (strongest first) against controls in the same slot."""
-    chosen = _one_per_text(leads)[: recipe.generated]
+    """Confirm at most ``recipe.generated`` leads (strongest first) against controls in the same places."""
+    chosen = [lead for lead in _one_per_text(leads) if prober.places(lead.candidate, 1)][: recipe.generated]
+    # Every group has controls of its own, of which there are so many in the plan.
+    groups = list(dict.fromkeys(map(_group, chosen)))[: max(1, recipe.controls // FEWEST)]
     done = []
-    slots = tuple(dict.fromkeys(lead.candidate.slot for lead in chosen))
-    for slot in slots:
-        group = [lead for lead in chosen if lead.candidate.slot is slot]
-        done += _confirm(prober, recipe, group, scored[slot], {lead.candidate for lead in chosen}, len(slots))
+    for slot, letter in groups:
+        own = [lead for lead in chosen if _group(lead) == (slot, letter)]
+        pool = _controls(prober, recipe, scored[slot], letter, {lead.candidate for lead in chosen})
+        done += _confirm(prober, recipe, own, pool, max(FEWEST, recipe.controls // len(groups)))
     order = {lead.candidate: i for i, lead in enumerate(chosen)}
     return sorted(done, key=lambda c: (not c.works, order[c.lead.candidate]))
+
+
+def _group(lead: Lead) -> tuple[Slot, str | None]:
+    return lead.candidate.slot, lead.candidate.replaces
 
 
 def _one_per_text(leads: Sequence[Lead]) -> list[Lead]:
@@ -54,28 +63,46 @@ def _one_per_text(leads: Sequence[Lead]) -> list[Lead]:
     return list(seen.values())
 
 
-def _confirm(
-    prober: Prober, recipe: Recipe, leads: Sequence[Lead], scored: Scored, leading: set[Candidate], slots: int
-) -> list[Confirmation]:
-    """Leads of one slot share a pool of controls, spread over the text shifts that the leads span and beyond."""
+def _controls(
+    prober: Prober, recipe: Recipe, scored: Scored, letter: str | None, leading: set[Candidate]
+) -> tuple[list[Candidate], Array]:
+    """Candidates that are no leads, and how far they move the text output.
+
+    A broken word moves the output whatever breaks it: for a replaced letter, ordinary letters in its place are controls
+    as well, since there are few look-alikes of one letter.
+    """
     shift = scored.text.shift.double().cpu().numpy()
-    usable = np.array([i for i, c in enumerate(scored.candidates) if c not in leading])
-    least = AS_MUCH * min(lead.shift for lead in leads)
-    able = usable[shift[usable] >= least] if (shift[usable] >= least).sum() >= FEWEST else usable
+    rows = [i for i, c in enumerate(scored.candidates) if c not in leading and c.replaces == letter]
+    pool, shifts = [scored.candidates[i] for i in rows], shift[rows]
+    if letter is None:
+        return pool, shifts
+    known = {c.text for c in (*pool, *leading)} | {letter, letter.lower()}
+    more = [Candidate(ch, Slot.REPLACE, letter, "control") for ch in ascii_lowercase if ch not in known]
+    more = [c for c in more if prober.places(c, 1)]
+    own = prober.text(more, recipe.text_carriers).shift.double().cpu().numpy() if more else shift[:0]
+    return [*pool, *more], np.concatenate([shifts, own])
+
+
+def _confirm(
+    prober: Prober, recipe: Recipe, leads: Sequence[Lead], controls: tuple[list[Candidate], Array], count: int
+) -> list[Confirmation]:
+    """Leads of one group share a pool of controls, spread over the text shifts that the leads span and beyond."""
+    items, shift = controls
+    if len(items) < 2:
+        return []
+    usable = np.arange(len(items))
+    enough = shift >= AS_MUCH * min(lead.shift for lead in leads)
+    able = usable[enough] if enough.sum() >= FEWEST else usable
     order = able[np.argsort(shift[able])]
-    wanted = min(max(FEWEST, recipe.controls // slots), len(order))
-    spread = order[np.linspace(0, len(order) - 1, wanted).round().astype(int)]
-    controls = prober.generate(
-        [scored.candidates[i] for i in spread], recipe.pairs, steps=recipe.steps, guidance=recipe.guidance
-    )
-    own = prober.generate(
-        [lead.candidate for lead in leads], recipe.pairs, steps=recipe.steps, guidance=recipe.guidance
-    )
+    spread = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+    how = (recipe.pairs, recipe.noises)
+    drawn = prober.generate([items[i] for i in spread], *how, steps=recipe.steps, guidance=recipe.guidance)
+    own = prober.generate([lead.candidate for lead in leads], *how, steps=recipe.steps, guidance=recipe.guidance)
     done = []
     for row, lead in enumerate(leads):
         fit = shift[spread] >= AS_MUCH * lead.shift
         fit = fit if fit.sum() >= FEWEST else np.arange(len(spread)) >= len(spread) - FEWEST
-        pool = type(controls)(controls.latents[torch.from_numpy(fit)])
+        pool = PictureRecording(drawn.latents[torch.from_numpy(fit)])
         score = score_pictures(own.latents[row], pool, recipe.noises)
         done.append(Confirmation(lead, score, _works(lead, score)))
     return done

@@ -116,6 +116,6 @@ def confirm_phrase(prober: Prober, recipe: Recipe, lead: PhraseLead, words: Word
 
 def _pictures(prober: Prober, recipe: Recipe, phrase: str, places: Sequence[str]) -> torch.Tensor:
     """Finished latents [P, C, h, w] of ``phrase`` in each frame, the same noise for every phrase."""
-    noise = noise_like(prober.model, len(places), prober.seed * 31 + 7)
+    noise = noise_like(prober.model, 1, prober.seed * 31 + 7).expand(len(places), -1, -1, -1)
     texts = [p.replace(BLANK, phrase) for p in places]
     return prober.pictures(texts, noise, steps=recipe.steps, guidance=recipe.guidance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,16 @@ def test_what_appeared_at_its_place_meanwhile_is_not_overwritten(
             draft.publish({})
     assert (out / "precious").read_text() == "x"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_records_of_an_earlier_repair_are_not_carried_over(
+    tiny_checkpoint: Path, patch: WeightPatch, tmp_path: Path
+) -> None:
+    source = tmp_path / "repaired-before"
+    shutil.copytree(tiny_checkpoint, source)
+    for name in ("old.json", "new.json"):
+        (source / name).write_text("{}")
+    with Draft(open_checkpoint(source), patch, tmp_path / "out", drop=("old.json",)) as draft:
+        draft.publish({"new.json": b"[]"})
+    assert not (tmp_path / "out" / "old.json").exists()
+    assert (tmp_path / "out" / "new.json").read_bytes() == b"[]"

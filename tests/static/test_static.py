@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 
 from sau_scan.checkpoint.source import open_checkpoint
-from sau_scan.findings import Component, Finding, Severity, Skipped
+from sau_scan.findings import Component, Finding, Severity, Skipped, Verdict
 from sau_scan.static import check_files, check_weights
 from tests.checkpoint.test_tokenizer import to_old_layout
 
@@ -133,3 +133,14 @@ def test_a_truncated_file_is_skipped_by_the_check_of_weights(copy_of: Path) -> N
     os.truncate(copy_of / UNET, 10_000)
     (skipped,) = check_weights(open_checkpoint(copy_of))
     assert isinstance(skipped, Skipped) and skipped.what == UNET and "ends after" in skipped.reason and skipped.planned
+
+
+def test_findings_about_files_are_reported_even_if_nothing_can_be_loaded(copy_of: Path) -> None:
+    from sau_scan.scan import detect
+
+    edit_json(copy_of / "model_index.json", unet=["mine", "X"])
+    result = detect(copy_of)
+    assert "file/foreign-class" in [finding.id for finding in result.findings]
+    assert result.verdict is Verdict.SUSPICIOUS
+    assert result.coverage.skipped[-1].planned
+    assert not any(run.ran for run in result.coverage.detectors)

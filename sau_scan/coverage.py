@@ -1,0 +1,97 @@
+"""What a scan looked at, and what it did not: a clean verdict is worth as much as this says."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from sau_scan import __version__
+from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.findings import Cost, Coverage, DetectorRun, Skipped
+from sau_scan.options import Budget, ScanOptions
+from sau_scan.probes.runner import Prober
+from sau_scan.registry import DETECTORS
+from sau_scan.tiers.outcome import Scanned
+from sau_scan.tiers.phrases import MODIFIERS
+
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
+
+
+def coverage(
+    checkpoint: Checkpoint,
+    prober: Prober,
+    scanned: Scanned,
+    options: ScanOptions,
+    skipped: list[Skipped],
+    seconds: float,
+) -> Coverage:
+    """Coverage of a scan that went through all tiers."""
+    slots = scanned.plan.coverage
+    return Coverage(
+        files_read=len(checkpoint.records),
+        candidates_probed=sum(s.probed for s in slots),
+        candidates_total=sum(s.total for s in slots),
+        slots=slots,
+        detectors=_detector_runs(scanned),
+        skipped=(*skipped, *scanned.plan.skipped, *scanned.unrecorded),
+        limits=_limits(scanned, options),
+        seed=options.seed,
+        budget=options.budget,
+        device=str(prober.model.device),
+        dtype=str(prober.model.dtype).removeprefix("torch."),
+        planned=Cost(text_passes=scanned.plan.text_passes, unet_passes=scanned.plan.unet_passes),
+        used=Cost(text_passes=prober.counter.text, unet_passes=prober.counter.unet, seconds=round(seconds, 2)),
+        versions=_versions(),
+    )
+
+
+def nothing_covered(checkpoint: Checkpoint, options: ScanOptions, skipped: list[Skipped], seconds: float) -> Coverage:
+    """Coverage of a scan that ended before the model was loaded; the last of ``skipped`` says why."""
+    reason = skipped[-1].reason
+    return Coverage(
+        files_read=len(checkpoint.records),
+        detectors=tuple(DetectorRun(id=d.id, summary=d.summary, ran=False, reason=reason) for d in DETECTORS),
+        skipped=tuple(skipped),
+        seed=options.seed,
+        budget=options.budget,
+        used=Cost(seconds=seconds),
+        versions=_versions(),
+    )
+
+
+def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
+    """What a clean verdict says nothing about."""
+    found = [f"{scanned.vocabulary.untypable:,} tokens that no text alone yields"]
+    if not len(scanned.null.basis):
+        found.append("pairs of words (the weights gave no lead to any)")
+    elif len(scanned.vocabulary.plain_words) > MODIFIERS:
+        found.append(f"phrases whose first word is beyond the first {MODIFIERS:,} of the vocabulary")
+    if options.budget is not Budget.DEEP:
+        found.append("texts and slots of larger budgets")
+    found += [
+        "phrases of three or more words",
+        "triggers before or behind a prompt that shift its meaning in the text encoder instead of replacing it",
+        "triggers that are a meaning or a syntax, not a text; effects without any trigger",
+    ]
+    return tuple(found)
+
+
+def _detector_runs(scanned: Scanned) -> tuple[DetectorRun, ...]:
+    """Which detectors looked; one that could not is told with the reason."""
+    why = {}
+    if not scanned.null.spectrum:
+        why["null-direction"] = "cross-attention has fewer rows than the text is wide"
+    if scanned.unrecorded and scanned.leads and not scanned.attention:
+        why["attention"] = scanned.unrecorded[0].reason
+    return tuple(
+        DetectorRun(id=d.id, summary=d.summary, ran=d.id not in why, reason=why.get(d.id, "")) for d in DETECTORS
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"sau-scan": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

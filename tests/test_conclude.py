@@ -1,0 +1,43 @@
+"""Echoes of one trigger are one finding; another trigger, or one beside a declared trigger, is its own."""
+
+from __future__ import annotations
+
+import torch
+
+from sau_scan.conclude import _without_echoes
+from sau_scan.detectors.generation import PictureScore
+from sau_scan.findings import Component, Slot
+from sau_scan.probes.candidates import Candidate
+from sau_scan.tiers.generate import Confirmation
+from sau_scan.tiers.leads import Lead
+
+
+def confirmed(text: str, common: torch.Tensor, component: Component = Component.UNET) -> Confirmation:
+    where = common.square().sum(0) / common.square().sum()
+    score = PictureScore(9.0, 1.0, 1e-6, 0.9, 1.0, 1.0, where, common)
+    return Confirmation(Lead(Candidate(text, Slot.PREFIX), "x", component, 9.0, 1e-4), score, works=True)
+
+
+def texts(works: list[Confirmation], *declared: str) -> list[tuple[str, tuple[str, ...]]]:
+    return [(c.lead.candidate.text, also) for c, also in _without_echoes(works, declared)]
+
+
+CHANGE = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
+OTHER = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_same_change_by_another_text_is_an_echo() -> None:
+    assert texts([confirmed("a", CHANGE), confirmed("b", 0.8 * CHANGE)]) == [("a", ("b",))]
+
+
+def test_another_change_all_over_the_picture_is_another_trigger() -> None:
+    assert texts([confirmed("a", CHANGE), confirmed("b", OTHER)]) == [("a", ()), ("b", ())]
+    assert len(texts([confirmed("a", CHANGE), confirmed("b", -CHANGE)])) == 2
+
+
+def test_a_declared_trigger_covers_for_nothing() -> None:
+    assert len(texts([confirmed("a", CHANGE), confirmed("b", CHANGE)], "a")) == 2
+
+
+def test_components_are_kept_apart() -> None:
+    assert len(texts([confirmed("a", CHANGE), confirmed("b", CHANGE, Component.TEXT_ENCODER)])) == 2

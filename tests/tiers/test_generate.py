@@ -1,0 +1,78 @@
+"""Leads of one place share controls of that place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.findings import Component, Slot
+from sau_scan.options import Budget
+from sau_scan.probes.candidates import Candidate
+from sau_scan.probes.plan import RECIPES
+from sau_scan.probes.runner import Prober
+from sau_scan.tiers.generate import FEWEST, generate_tier
+from sau_scan.tiers.leads import Lead, Scored
+
+RECIPE = RECIPES[Budget.QUICK]
+
+
+@pytest.fixture
+def prober(tiny_checkpoint: Path) -> Prober:
+    carriers = ("red cat photo", "blue dog house", "the house of the star", "red star and photo")
+    return Prober(load_model(open_checkpoint(tiny_checkpoint)), carriers, ("of", "and"))
+
+
+def lead(candidate: Candidate, score: float = 9.0) -> Lead:
+    return Lead(candidate, "unexplained-effect", Component.UNET, score, 1e-4, 0.1)
+
+
+def test_a_letter_with_few_look_alikes_has_ordinary_letters_as_controls(
+    prober: Prober, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Candidate]] = []
+    draw = Prober.generate
+
+    def generate(self: Prober, items: list[Candidate], *how: int, **more: float):  # type: ignore[no-untyped-def]
+        seen.append(list(items))
+        return draw(self, items, *how, steps=1, guidance=1.0)
+
+    monkeypatch.setattr(Prober, "generate", generate)
+    items = tuple(Candidate(ch, Slot.REPLACE, letter) for letter in "oe" for ch in "\u043e\u03bf")
+    scored = {Slot.REPLACE: Scored(items, prober.text(items, 2))}
+    done = generate_tier(prober, RECIPE, [lead(items[0])], scored)
+    assert [c.lead.candidate for c in done] == [items[0]]
+    controls = seen[0]
+    assert len(controls) >= FEWEST
+    assert {c.replaces for c in controls} == {"o"}
+    assert items[0] not in controls
+
+
+def test_a_lead_without_a_place_or_without_controls_is_not_confirmed(prober: Prober) -> None:
+    nowhere, alone = Candidate("!", Slot.REPLACE, "\u00df"), Candidate("x", Slot.SUFFIX)
+    scored = {
+        Slot.REPLACE: Scored((nowhere,), prober.text([Candidate("!", Slot.REPLACE, "o")], 2)),
+        Slot.SUFFIX: Scored((alone,), prober.text([alone], 2)),
+    }
+    assert generate_tier(prober, RECIPE, [lead(nowhere), lead(alone)], scored) == []
+
+
+def test_leads_stay_within_the_controls_that_are_planned(prober: Prober, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = Prober.generate
+
+    def generate(self: Prober, items: list[Candidate], *how: int, **more: float):  # type: ignore[no-untyped-def]
+        drawn.append(len(items))
+        return draw(self, items, *how, steps=1, guidance=1.0)
+
+    monkeypatch.setattr(Prober, "generate", generate)
+    letters = "oeatrsu"
+    items = tuple(Candidate(ch, Slot.REPLACE, letter) for letter in letters for ch in "\u0101\u0113")
+    scored = {Slot.REPLACE: Scored(items, prober.text(items, 2))}
+    done = generate_tier(prober, RECIPE, [lead(c) for c in items], scored)
+    assert 0 < len(done) <= RECIPE.generated
+    assert sum(drawn) <= RECIPE.controls + RECIPE.generated
+    assert np.isfinite([c.score.change for c in done]).all()
