@@ -22,13 +22,11 @@ from sau_scan.detectors.calibration import Array
 class NullDirections:
     """``basis`` [k, D]: orthonormal directions below the spectrum's smooth tail (k may be 0).
 
-    ``top`` [4, D]: the directions that the projections answer to most, among them the one an edit reads out.
     ``spectrum`` [D]: singular values of the stacked projections, descending. ``ratio``: the smallest over what the
     tail predicts for it. ``p_value``: of a gap as large as the largest one, among the gaps of the same tail.
     """
 
     basis: Tensor
-    top: Tensor
     spectrum: tuple[float, ...]
     ratio: float
     p_value: float
@@ -53,7 +51,7 @@ def find_null_directions(projections: Tensor, most: int = 16) -> NullDirections:
     """
     nothing = projections.new_zeros(0, projections.shape[1])
     if len(projections) < projections.shape[1]:
-        return NullDirections(nothing, nothing, (), 1.0, 1.0)
+        return NullDirections(nothing, (), 1.0, 1.0)
     _, values, right = torch.linalg.svd(projections, full_matrices=False)
     log = np.log(np.maximum(values.cpu().numpy()[::-1], 1e-12))
     most = min(most, len(log) // 8)
@@ -65,7 +63,7 @@ def find_null_directions(projections: Tensor, most: int = 16) -> NullDirections:
     expected = log[most] - bulk * most
     count = widest + 1 if p_value < 0.01 else 0
     basis = right[len(log) - count :] if count else right[:0]
-    return NullDirections(basis, right[:4], tuple(values.tolist()), float(np.exp(log[0] - expected)), p_value)
+    return NullDirections(basis, tuple(values.tolist()), float(np.exp(log[0] - expected)), p_value)
 
 
 def null_share(shifts: Tensor, basis: Tensor) -> Tensor:

@@ -83,22 +83,6 @@ def compose(words: Sequence[str], rules: Sequence[Rule], count: int, seed: int) 
     return tuple(made)
 
 
-def frames(words: Sequence[str], rules: Sequence[Rule], count: int, seed: int) -> tuple[str, ...]:
-    """``count`` prompts with one blank, ``{}``, left for a phrase: one-word templates and halves of the others."""
-    made: dict[str, None] = {}
-    rng = np.random.default_rng([seed, 4])
-    for template in carrier_templates(rules):
-        names = blanks(template)
-        for blank in names:
-            # A blank right behind another word's would make that word part of the phrase.
-            if not template.partition("{" + blank + "}")[0].rstrip().endswith("}"):
-                others = {n: words[int(rng.integers(len(words)))] for n in names if n != blank} if words else {}
-                if len(others) == len(names) - 1 and not template.partition("{" + blank + "}")[2].startswith(" {"):
-                    made[template.format(**others, **{blank: BLANK})] = None
-    pool = list(made)
-    return tuple(pool[i] for i in rng.permutation(len(pool))[:count])
-
-
 def crowd(words: Sequence[str], count: int, seed: int, size: int = 4) -> tuple[str, ...]:
     """``count`` prompts of ``size`` different words each."""
     rng = np.random.default_rng([seed, 6])
@@ -130,13 +114,3 @@ def with_letters(carriers: Sequence[str], letters: Iterable[str], words: Sequenc
         able += [f"{w[:2]}{letter}{w[2:]}" for w in words[: missing - len(able)] if len(w) > 2]
         pool += [f"{carriers[i % len(carriers)]} {able[i]}" for i in range(min(missing, len(able)))]
     return tuple(dict.fromkeys(pool))
-
-
-def select_carriers(model: DiffusionModel, rules: Sequence[Rule], count: int, seed: int) -> tuple[str, ...]:
-    """``count`` clean prompts for ``model``."""
-    return compose(sort_words(model, seed).responsive, rules, count, seed)
-
-
-def neutral_words(model: DiffusionModel, count: int, seed: int) -> tuple[str, ...]:
-    """A seeded sample of whole-word tokens that move the model little."""
-    return sort_words(model, seed).neutral[:count]
