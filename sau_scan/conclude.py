@@ -167,8 +167,8 @@ def _heat_map(where: torch.Tensor) -> HeatMap:
 
 
 def _edit_finding(scanned: Scanned, path: str) -> Finding:
-    pair, null = next(iter(scanned.phrases.pairs), None), scanned.null
-    words = f", along the way from '{pair.head}' to '{pair.target}'" if pair else ""
+    pair, null = scanned.phrases.pair, scanned.null
+    words = f"; of all words they tell '{pair.head}' and '{pair.target}' apart least" if pair else ""
     return Finding(
         id="edit/cross-attention",
         kind=Kind.EDIT,
@@ -176,7 +176,7 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
         confidence=Confidence.CALIBRATED,
         component=Component.CROSS_ATTENTION,
         title="edited concept in the cross-attention weights",
-        behaviour=f"keys and values of all layers were edited together{words}; no hidden effect of a phrase was found",
+        behaviour=f"keys and values of all layers were edited together{words}. No hidden effect of a phrase was found",
         evidence=(evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),),
         next_step=f"sau-scan detect {shlex.quote(path)} --budget deep",
     )

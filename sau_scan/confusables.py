@@ -36,6 +36,11 @@ def with_diacritics(letter: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def looks_like(character: str, letter: str) -> bool:
+    """Whether ``character`` is a look-alike, a styled or an accented form of ``letter``."""
+    return character in (*other_letters(letter), *styled_letters(letter), *with_diacritics(letter))
+
+
 def _lookalikes(letter: str) -> set[str]:
     # Imported late: the table is 1.5 MB of JSON, and most commands never need it.
     from confusable_homoglyphs.confusables import confusables_data  # type: ignore[import-untyped]

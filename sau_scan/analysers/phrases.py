@@ -1,10 +1,10 @@
 """Names for a closed-form edit that was found in the weights: which word or phrase is drawn as which other.
 
-An edit W_l M that sends a phrase c to a target c* leaves c - c* in the null space of all projections, so head and
-target are words at opposite ends of the null direction. For such a pair every word of the vocabulary is tried as a
-modifier: the phrase whose keys and values cannot be told from the target's, although the text encoder tells them
-apart, is the edited one (projection collapse, after GrainPS). If that holds for every modifier, the head itself was
-edited: a concept edit. Text passes only; a lead is confirmed by probing.
+An edit W_l M that sends a phrase c to a target c* lets keys and values no longer tell the two apart, although the text
+encoder does (projection collapse, after GrainPS). Some of that is left whatever word comes before, and names the pair
+of head and target. Then every word of the vocabulary is tried before them: after the edited phrase's modifier the pair
+collapses as after no other. If it collapses after all of them alike, the head itself was edited: a concept edit. Text
+passes only; a lead is confirmed by probing.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from torch import Tensor
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.detectors.calibration import Array
 
-FRAME = "a {}"  # a bare article: a single word as the object of a prompt
+KIN = 3  # words by which it is told which one of a pair was edited
 
 Count = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two words at opposite ends of a null direction (which is head and which target is not known yet)."""
+    """Two words that keys and values tell apart less than the text encoder does; ``head`` is so with others, too.
+
+    ``score``: robust deviation of the logarithm of that ratio among all pairs of words (negative).
+    """
 
     head: str
     target: str
-    distance: float
+    score: float
 
 
 @torch.no_grad()
@@ -50,21 +53,43 @@ def end_states(model: DiffusionModel, texts: Sequence[str], count: Count, batch:
     return torch.cat(parts)
 
 
-def pole_pairs(model: DiffusionModel, words: Sequence[str], null: Tensor, count: Count, each: int = 3) -> list[Pair]:
-    """Pairs of ``words`` from the two ends of the null directions [k, D] (of two at most), widest first."""
-    states = end_states(model, [FRAME.format(w) for w in words], count)[:, 0]
-    states = states - states.median(0).values
-    found: dict[frozenset[str], Pair] = {}
-    for direction in null.flip(0)[:2].to(states):
-        along = states @ direction
-        order = along.argsort().tolist()
-        for low in order[:each]:
-            for high in order[-each:]:
-                pair = Pair(words[low], words[high], float(along[high] - along[low]))
-                found.setdefault(frozenset((pair.head, pair.target)), pair)
-    return sorted(found.values(), key=lambda p: -p.distance)
+@torch.no_grad()
+def least_apart(
+    model: DiffusionModel,
+    projections: Tensor,
+    words: Sequence[str],
+    modifiers: Sequence[str],
+    frames: Sequence[str],
+    count: Count,
+) -> Pair | None:
+    """The pair of ``words`` that keys and values tell apart least, given how well the text encoder does.
+
+    Of each pair the distance after the stacked ``projections`` [R, D], relative to that before them; means over
+    harmless ``modifiers``, ``frames`` (which end in their blank) and the two last positions. None of fewer than three
+    words.
+    """
+    if len(words) < 3 or not modifiers:
+        return None
+    root = torch.linalg.qr(projections, mode="r").R.T.to(model.device)
+    ratio = torch.zeros(len(words), len(words), dtype=torch.float64, device=model.device)
+    for frame in frames:
+        for modifier in modifiers:
+            states = end_states(model, [frame.format(f"{modifier} {w}") for w in words], count).double()
+            for position in states.unbind(1):
+                ratio += torch.cdist(position @ root, position @ root) / torch.cdist(position, position).clamp_min(1e-9)
+    rows, columns = torch.triu_indices(len(words), len(words), 1, device=model.device)
+    log = ratio.clamp_min(1e-9).log()
+    known = log[rows, columns]
+    scores = (log - known.median()) / (1.4826 * (known - known.median()).abs().median()).clamp_min(1e-9)
+    best = int(scores[rows, columns].argmin())
+    pair = [int(rows[best]), int(columns[best])]
+    scores.fill_diagonal_(torch.inf)
+    # An edit of the head's keys and values brings it nearer to other words as well.
+    pair.sort(key=lambda i: float(scores[i].sort().values[:KIN].mean()))
+    return Pair(words[pair[0]], words[pair[1]], float(scores[pair[0], pair[1]]))
 
 
+@torch.no_grad()
 def told_apart(
     model: DiffusionModel,
     projections: Tensor,
@@ -90,31 +115,3 @@ def told_apart(
         ratios += (after / apart.norm(dim=2).clamp_min(1e-9)).mean(1)
     ratio: Array = (ratios / len(frames)).cpu().numpy()
     return ratio
-
-
-def interplay(
-    model: DiffusionModel,
-    projections: Tensor,
-    modifiers: Sequence[str],
-    heads: Sequence[str],
-    frames: Sequence[str],
-    count: Count,
-) -> Array:
-    """How much more keys and values make of each phrase than the text encoder does: robust deviations [M, H].
-
-    Interplay is what is left of a phrase's hidden state when what its modifier does to all heads, and its head has
-    from all modifiers, is taken away. An edit of one phrase blows up its interplay and no other phrase's.
-    """
-    metric = (projections.T @ projections).to(model.device)
-    after, before = (torch.zeros(len(modifiers), len(heads), dtype=torch.float64, device=model.device) for _ in "ab")
-    for frame in frames:
-        states = end_states(model, [frame.format(f"{m} {h}") for m in modifiers for h in heads], count).double()
-        left = states.reshape(len(modifiers), len(heads), *states.shape[1:])
-        left = left - left.median(0, keepdim=True).values
-        left = left - left.median(1, keepdim=True).values
-        after += torch.einsum("mhpd,de,mhpe->mhp", left, metric, left).clamp_min(0).sqrt().mean(2)
-        before += left.norm(dim=3).mean(2)
-    ratio = (after.clamp_min(1e-9) / before.clamp_min(1e-9)).log()
-    ratio = ratio - ratio.median(0, keepdim=True).values - ratio.median(1, keepdim=True).values + ratio.median()
-    scores: Array = (ratio / (1.4826 * ratio.abs().median()).clamp_min(1e-9)).cpu().numpy()
-    return scores

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sau_scan.analysers.null_directions import NullDirections, stacked_projections
-from sau_scan.analysers.phrases import Pair, interplay, pole_pairs, told_apart
+from sau_scan.analysers.phrases import Pair, least_apart, told_apart
 from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
 from sau_scan.detectors.generation import score_pictures
 from sau_scan.findings import Component, Evidence, Slot
@@ -26,16 +26,16 @@ from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import Lead
 
 FRAMES = 3
-PAIRS = 9  # pairs of words at the ends of the null directions that modifiers are tried on
+BEFORE = 12  # neutral words before a pair of words, over which it is told how far they are apart
 MODIFIERS = 4096
 CONTROLS = 5
-OTHERS = 60  # neutral modifiers beside the responsive ones, against which a modifier's heads are judged
+MOST = 4  # leads handed on
 SIGNIFICANT = 0.01
 
 
 @dataclass(frozen=True)
 class PhraseLead:
-    """``modifier`` before ``head``; ``score``: mean over pairs of robust deviations, with its p-value."""
+    """``modifier`` before ``head``; ``score``: robust deviation among all modifiers, with its p-value."""
 
     modifier: str
     head: str
@@ -45,41 +45,35 @@ class PhraseLead:
 
 @dataclass(frozen=True)
 class PhraseTier:
-    """Leads strongest first, the pairs at the ends of the null directions, and how many phrases were tried."""
+    """Leads strongest first, the pair of words that was edited, and how many phrases were tried."""
 
     leads: tuple[PhraseLead, ...]
-    pairs: tuple[Pair, ...]
+    pair: Pair | None
     tried: int
 
 
 def phrase_tier(prober: Prober, null: NullDirections, vocabulary: Vocabulary, words: Words) -> PhraseTier:
-    """The modifier after which keys and values tell words apart least, given how well the text encoder does."""
+    """The modifier after which keys and values tell the edited pair apart least, given how well the encoder does."""
     if not len(null.basis):
-        return PhraseTier((), (), 0)
+        return PhraseTier((), None, 0)
 
     def count(texts: int) -> None:
         prober.counter.text += texts
 
-    pairs = pole_pairs(prober.model, words.responsive, null.basis, count)[:PAIRS]
     projections = stacked_projections(prober.model)
     rows = crowded_frames(words.responsive, FRAMES, prober.seed)
     places = [row.replace(f" {BLANK}", "") + f" {BLANK}" for row in rows]
-    modifiers = vocabulary.plain_words[:MODIFIERS]
-    scores = np.zeros((len(pairs), len(modifiers)))
-    for i, pair in enumerate(pairs):
-        scores[i] = robust_z(-np.log(told_apart(prober.model, projections, pair, modifiers, places, count)))
-        # "moon moon" is no phrase, and its two words are alike by construction.
-        scores[i][[m in (pair.head, pair.target) for m in modifiers]] = np.nan
-        prober.progress.advance(len(modifiers))
-    mean = np.nanmean(scores, axis=0)
-    p_values = adjusted(tail_p_values(mean))
-    best = int(mean.argmax())
-    heads = [w for w in words.responsive if w != modifiers[best]]
-    others = [w for w in (*words.responsive, *words.neutral[:OTHERS]) if w != modifiers[best]]
-    strange = interplay(prober.model, projections, [modifiers[best], *others], heads, places, count)[0]
-    ordered = [heads[i] for i in np.argsort(-strange).tolist()]
-    leads = tuple(PhraseLead(modifiers[best], h, float(mean[best]), float(p_values[best])) for h in ordered[:8])
-    return PhraseTier(leads, tuple(pairs), len(pairs) * len(modifiers))
+    pair = least_apart(prober.model, projections, words.content, words.neutral[:BEFORE], places, count)
+    # "moon moon" is no phrase, and its two words are alike by construction.
+    modifiers = [m for m in vocabulary.plain_words[:MODIFIERS] if pair and m not in (pair.head, pair.target)]
+    if pair is None or len(modifiers) < 2:
+        return PhraseTier((), pair, 0)
+    scores = robust_z(-np.log(told_apart(prober.model, projections, pair, modifiers, places, count)))
+    prober.progress.advance(len(modifiers))
+    p_values = adjusted(tail_p_values(scores))
+    best = np.argsort(-scores)[:MOST].tolist()
+    leads = tuple(PhraseLead(modifiers[i], pair.head, float(scores[i]), float(p_values[i])) for i in best)
+    return PhraseTier(leads, pair, len(modifiers))
 
 
 def kin(prober: Prober, modifier: str, head: str, words: Words) -> list[str]:

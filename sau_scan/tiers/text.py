@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from sau_scan.confusables import looks_like
 from sau_scan.detectors.calibration import adjusted, tail_p_values
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import Candidate
@@ -29,7 +30,23 @@ def text_tier(prober: Prober, plan: Plan) -> tuple[dict[Slot, Scored], list[Lead
     for slot in (Slot.INSIDE, Slot.REPLACE):
         if slot in scored:
             leads += _shifts(scored[slot].candidates, scored[slot].text)
-    return scored, sorted(leads, key=lambda lead: (lead.p_value, -lead.score))
+    return scored, one_letter_each(sorted(leads, key=lambda lead: (lead.p_value, -lead.score)))
+
+
+def one_letter_each(leads: Sequence[Lead]) -> list[Lead]:
+    """Leads in order, a character that fires in place of several letters only once: for the letter it looks like."""
+    chosen: dict[tuple[str, Slot], Lead] = {}
+    for lead in leads:
+        candidate = lead.candidate
+        key = (candidate.text, candidate.slot)
+        held = chosen.setdefault(key, lead)
+        if candidate.slot is Slot.REPLACE and _fits(candidate) and not _fits(held.candidate):
+            chosen[key] = lead
+    return list(chosen.values())
+
+
+def _fits(candidate: Candidate) -> bool:
+    return looks_like(candidate.text, candidate.replaces or "")
 
 
 def _collapses(slots: Sequence[Scored]) -> list[Lead]:
