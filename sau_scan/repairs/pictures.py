@@ -8,7 +8,7 @@ from statistics import mean
 
 import torch
 import torch.nn.functional as F
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 from sau_scan.checkpoint.model import DiffusionModel
