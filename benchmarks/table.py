@@ -16,12 +16,15 @@ TITLES = {"scan": "Scans", "repair": "Repairs"}
 HEAD = """# Results on the zoo
 
 Written by `python -m benchmarks` (rows in `benchmarks/results.json`). The figures are those of our own tiny models;
-they say nothing about rates on Stable Diffusion. {world}
+they say nothing about rates on Stable Diffusion.
+{world}"""
+WORLDS = """
+Cut-offs and methods were chosen on the world *tiny*. The world *lumen* (other words, palette, tokenizer, sizes of the
+networks) was trained afterwards. On it the first scans of the base, of an 8-bit copy and of the edited style were as
+they should be; that of the text-encoder backdoor named the right character for the wrong letter, and those of the
+edited phrase and of the edited shape word named a wrong phrase. The search for phrases was then made anew, so that
+lumen's edits are no longer an untested case.
 """
-WORLDS = (
-    "Cut-offs and methods were chosen on the world *tiny*; the world *lumen* (other words, palette, tokenizer, sizes "
-    "of the networks) was trained afterwards."
-)
 
 
 def versions() -> str:
