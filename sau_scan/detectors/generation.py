@@ -1,7 +1,7 @@
 """Confirmation by full sampling: do finished pictures change more than anything harmless changes them, and how?
 
-Controls are words in the same slot that move the text output at least about as much as the candidate does: what they
-do to the picture is what meaning of that size can do. The checkpoint has no image encoder, so distances are between
+Controls are words in the same slot that move the text output about as far as the candidate does: what they do to the
+picture is what meaning of that size can do. The checkpoint has no image encoder, so distances are between
 finished latents, against the same distances for controls; several carriers and noises are mandatory, since repeating
 is what brings false alarms down (BlackMirror reports 93 to 15 %).
 """
@@ -17,7 +17,8 @@ from torch import Tensor
 from sau_scan.recordings import PictureRecording
 
 CONVERGED = 0.2  # of the variance among prompts; a word that is merely strong leaves the rest of the prompt its say
-MARGIN = 1.25  # a confirmed change exceeds every control's by a quarter
+MARGIN = 1.5  # a confirmed change exceeds every control's by half
+SIGNIFICANT = 0.05  # next to the margin: harmless changes have heavier tails than any formula for them
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PictureScore:
     @property
     def confirmed(self) -> bool:
         """Beyond every control by a margin, and improbable among them."""
-        return self.p_value < 1e-3 and self.change > MARGIN * self.strongest_control
+        return self.p_value < SIGNIFICANT and self.change > MARGIN * self.strongest_control
 
     @property
     def converged(self) -> bool:

@@ -18,7 +18,7 @@ from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
 from sau_scan.tiers.leads import Lead, Scored
 
-AS_MUCH = 0.7  # a control moves the text output by at least this share of what the candidate does
+ALIKE = 0.4  # a control moves the text output as far as the candidate does, to within this (natural logarithm)
 FEWEST = 6
 
 
@@ -86,23 +86,23 @@ def _controls(
 def _confirm(
     prober: Prober, recipe: Recipe, leads: Sequence[Lead], controls: tuple[list[Candidate], Array], count: int
 ) -> list[Confirmation]:
-    """Leads of one group share a pool of controls, spread over the text shifts that the leads span and beyond."""
+    """Leads of one group share a pool of controls, those that move the text output most nearly as far as they do."""
     items, shift = controls
     if len(items) < 2:
         return []
-    usable = np.arange(len(items))
-    enough = shift >= AS_MUCH * min(lead.shift for lead in leads)
-    able = usable[enough] if enough.sum() >= FEWEST else usable
-    order = able[np.argsort(shift[able])]
-    spread = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+    log = np.log(np.maximum(shift, 1e-9))
+    apart = np.abs(log - np.log([[max(lead.shift, 1e-9)] for lead in leads]))
+    nearest = np.argsort(apart, axis=1, kind="stable")
+    # Turn by turn, so that every lead has its nearest.
+    spread = np.array(list(dict.fromkeys(nearest.T.flatten().tolist()))[:count])
     how = (recipe.pairs, recipe.noises)
     drawn = prober.generate([items[i] for i in spread], *how, steps=recipe.steps, guidance=recipe.guidance)
     own = prober.generate([lead.candidate for lead in leads], *how, steps=recipe.steps, guidance=recipe.guidance)
     done = []
     for row, lead in enumerate(leads):
-        fit = shift[spread] >= AS_MUCH * lead.shift
-        fit = fit if fit.sum() >= FEWEST else np.arange(len(spread)) >= len(spread) - FEWEST
-        pool = PictureRecording(drawn.latents[torch.from_numpy(fit)])
+        near = np.argsort(apart[row, spread], kind="stable")
+        alike = int((apart[row, spread] <= ALIKE).sum())
+        pool = PictureRecording(drawn.latents[torch.from_numpy(near[: max(FEWEST, alike)].copy())])
         score = score_pictures(own.latents[row], pool, recipe.noises)
         done.append(Confirmation(lead, score, _works(lead, score)))
     return done
