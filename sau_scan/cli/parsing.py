@@ -85,7 +85,7 @@ def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str
 
 def _trigger(text: str, slot: Slot, letters: Iterator[str]) -> Trigger:
     decoded = unescape(text)
-    if decoded.isascii() and not decoded.strip():
+    if decoded and decoded.isascii() and not decoded.strip():
         raise UsageError("--trigger is blank.", hint="Name the text that the report shows as the trigger.")
     if any("\ud800" <= character <= "\udfff" for character in decoded):
         raise UsageError(f"--trigger {escape(text)} is not valid text.", hint="Use a UTF-8 terminal, or escapes.")

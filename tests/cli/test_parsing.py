@@ -77,3 +77,9 @@ def test_one_slot_and_one_letter_count_for_all() -> None:
 def test_triggers_refuses(texts: list[str], slots: list[Slot], replaces: list[str]) -> None:
     with pytest.raises(UsageError):
         parsing.triggers(texts, slots, replaces)
+
+
+def test_a_blank_trigger_is_refused_and_an_odd_space_is_not() -> None:
+    with pytest.raises(UsageError, match="blank"):
+        parsing.triggers(["  "], [Slot.PREFIX], [])
+    assert parsing.triggers(["\u2009"], [Slot.PREFIX], [])[0].text == "\u2009"
