@@ -22,8 +22,10 @@ WORLDS = """
 Cut-offs and methods were chosen on the world *tiny*. The world *lumen* (other words, palette, tokenizer, sizes of the
 networks) was trained afterwards. On it the first scans of the base, of an 8-bit copy and of the edited style were as
 they should be; that of the text-encoder backdoor named the right character for the wrong letter, and those of the
-edited phrase and of the edited shape word named a wrong phrase. The search for phrases was then made anew, so that
-lumen's edits are no longer an untested case.
+edited phrase and of the edited shape word named a wrong phrase; that of the pixel backdoor led to the trigger and did
+not confirm it. The search for phrases was then made anew, a character is named for the letter that it looks like, and
+the controls of finished pictures and the margin over them were changed. So lumen is no longer an untested world: the
+rows below say that one method fits both, not what it does on a third.
 """
 
 
