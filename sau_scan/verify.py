@@ -31,23 +31,24 @@ def drift_checks(clean: Clean, model: DiffusionModel, counter: Counter, seed: in
     moved, lost = clean.moved(drawn), clean.lost(drawn, counter, seed)
     limit = at_most((clean.null * count + 1) / (count + 2), count)
     return (
-        Check(
-            name="clean pictures moved",
-            before=0.0,
-            after=moved,
-            limit=DRIFT,
-            passed=moved <= DRIFT,
-            note=f"median of {count} held-out prompts at equal noise, relative to the distance between prompts",
+        _within(
+            "clean pictures moved",
+            moved,
+            DRIFT,
+            f"median of {count} held-out prompts at equal noise, relative to the distance between prompts",
         ),
-        Check(
-            name="clean pictures that no longer show their prompt",
-            before=0.0,
-            after=lost,
-            limit=limit,
-            passed=lost <= limit,
-            note="read by the suspect model itself; limit: what a harmless word costs",
+        _within(
+            "clean pictures that no longer show their prompt",
+            lost,
+            limit,
+            "read by the suspect model itself; limit: what a harmless word costs",
         ),
     )
+
+
+def _within(name: str, after: float, limit: float, note: str) -> Check:
+    """A check of something that is nothing before the repair, and must stay within ``limit``."""
+    return Check(name=name, before=0.0, after=after, limit=limit, passed=after <= limit, note=note)
 
 
 def triggers_in(result: ScanResult) -> tuple[Finding, ...]:

@@ -64,7 +64,7 @@ def phrase_tier(prober: Prober, null: NullDirections, vocabulary: Vocabulary, wo
     rows = crowded_frames(words.responsive, FRAMES, prober.seed)
     places = [row.replace(f" {BLANK}", "") + f" {BLANK}" for row in rows]
     pair = least_apart(prober.model, projections, words.content, words.neutral[:BEFORE], places, count)
-    # "moon moon" is no phrase, and its two words are alike by construction.
+    # A word twice is no phrase, and is alike by construction.
     modifiers = [m for m in vocabulary.plain_words[:MODIFIERS] if pair and m not in (pair.head, pair.target)]
     if pair is None or len(modifiers) < 2:
         return PhraseTier((), pair, 0)
