@@ -18,7 +18,7 @@ import torch
 from zoo import admission, attacks, sampling
 from zoo.attacks import Case, Options
 from zoo.attacks.benign import edited_word
-from zoo.judge import CHECKED, Judge
+from zoo.judge import CHECKED, Judge, judge_path
 from zoo.train import loop
 from zoo.train.export import export, model_dir
 from zoo.worlds import World, world
@@ -27,7 +27,7 @@ from zoo.worlds import World, world
 def build(
     where: World, name: str, options: Options | None = None, *, save_as: str | None = None, fast: bool | None = None
 ) -> dict[str, Any]:
-    """Make one model and measure it; returns what was written to its JSON file."""
+    """Make one model and, if the world has a judge, measure it; returns what was written to its JSON file."""
     made_as, recipe = save_as or name, attacks.recipe(name)
     base = sampling.load(model_dir(where.name, "base"))
     case = recipe.plan(where, options or Options(), base)
@@ -35,7 +35,13 @@ def build(
     started = time.time()
     export(where, made_as, recipe.make(where, case, base, made_as))
     print(f"{made_as}: made in {time.time() - started:.0f} s", flush=True)
-    return measure(where, made_as, case, fast=fast)
+    if judge_path(where.name).exists():
+        return measure(where, made_as, case, fast=fast)
+    data = {"world": where.name, "name": made_as, **case.as_data(), "figures": {}, "admitted": None}
+    data["against"] = [f"not measured: this world has no judge yet (python -m zoo judge --train --world {where.name})"]
+    _write(info_path(where, made_as), data)
+    print(f"{made_as}: {data['against'][0]}", flush=True)
+    return data
 
 
 def measure(where: World, name: str, case: Case | None = None, *, fast: bool | None = None) -> dict[str, Any]:
