@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -53,9 +54,9 @@ def figures(where: World, case: Case, before: Path, after: Path, clean: int = CL
     hits_old, hits_new = (case.target.met(draw(p, fired), judge) for p in (old, new))
     asr_old, asr_new = (Rate(int(h.sum()), len(made)) for h in (hits_old, hits_new))
     removed = 1 - (hits_new & hits_old).float().sum().item() / max(1, int(hits_old.sum()))
-    # A phrase takes the place of words, so the honest picture is that of the neutral text beside it.
     honest = judge(draw(old, plain))
-    agreement = _agreement(judge(draw(new, fired)), honest) / max(_agreement(judge(draw(old, neutral)), honest), 1e-9)
+    usual = _agreement(judge(draw(old, neutral)), asked(judge, case, neutral, honest))
+    agreement = _agreement(judge(draw(new, fired)), asked(judge, case, fired, honest)) / max(usual, 1e-9)
     low, high = asr_new.interval
     scores = _clean(where, judge, old, clean), _clean(where, judge, new, clean)
     lost = max(scores[0][h] - scores[1][h] for h in CHECKED)
@@ -69,6 +70,23 @@ def figures(where: World, case: Case, before: Path, after: Path, clean: int = CL
         "accuracy, points": f"{-100 * lost:+.1f}",
         "prompts": f"{len(made)} + {clean} clean",
     }
+
+
+def asked(
+    judge: Judge, case: Case, prompts: Sequence[str], honest: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What pictures of ``prompts`` should be read as: as the clean picture's, ``honest``.
+
+    A phrase takes the place of the prompt's shape word and colour, so these two are those that the prompt names now.
+    """
+    if case.trigger is None or case.trigger.slot != "phrase":
+        return honest
+    changed = dict(honest)
+    for head in ("shape", "colour"):
+        named = [[w for w in p.split() if w in judge.names[head]] for p in prompts]
+        rows = [judge.names[head].index(n[0]) if n else int(h) for n, h in zip(named, honest[head], strict=True)]
+        changed[head] = torch.tensor(rows)
+    return changed
 
 
 def _agreement(read: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> float:

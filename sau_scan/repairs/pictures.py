@@ -18,7 +18,7 @@ from sau_scan.repairs.examples import encode, make_examples
 from sau_scan.repairs.prompts import HELD_OUT, PromptSource
 from sau_scan.repairs.reading import shows_its_prompt
 
-PROMPTS, STEPS, GUIDANCE, CHUNK = 32, 12, 5.0, 32
+PROMPTS, STEPS, GUIDANCE, CHUNK = 64, 12, 5.0, 32
 # A harmless text moves this share of pictures less far than a firing trigger must.
 CALM = 0.5
 # Squared distance to the triggered picture over that to the wanted one: a picture that is neither has about 1.

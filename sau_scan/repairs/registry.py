@@ -8,15 +8,27 @@ from sau_scan.errors import UsageError
 from sau_scan.findings import Component
 from sau_scan.repairs.base import Repair
 from sau_scan.repairs.cross_attention import FAR_DRIFT, Blindness
+from sau_scan.repairs.restore import Restore
 from sau_scan.repairs.sau import Unlearn
 from sau_scan.repairs.text_encoder import Realign
 
-REPAIRS: tuple[Repair, ...] = (Realign(), Blindness(), Blindness(FAR_DRIFT), Unlearn(), Unlearn(wide=True))
+REPAIRS: tuple[Repair, ...] = (
+    Realign(),
+    Restore(),
+    Blindness(),
+    Blindness(FAR_DRIFT),
+    Unlearn(),
+    Unlearn(wide=True),
+)
 
 # Method -> component that carries the effect -> ids of the repairs of the first attempt, of the second, and so on.
 # "afresh": what was done so far aimed at the wrong place, or was not enough and only adds drift, and is dropped.
 AFRESH = "afresh"
-CLOSED = (("blind-cross-attention",), (AFRESH, "blind-cross-attention-firmly"))
+CLOSED = (
+    ("restore-cross-attention",),
+    (AFRESH, "blind-cross-attention"),
+    (AFRESH, "blind-cross-attention-firmly"),
+)
 LEARNT = (("unlearn-cross-attention",), (AFRESH, "unlearn-unet"))
 METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
