@@ -72,9 +72,7 @@ def figures(where: World, case: Case, before: Path, after: Path, clean: int = CL
     }
 
 
-def asked(
-    judge: Judge, case: Case, prompts: Sequence[str], honest: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def asked(judge: Judge, case: Case, prompts: Sequence[str], honest: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What pictures of ``prompts`` should be read as: as the clean picture's, ``honest``.
 
     A phrase takes the place of the prompt's shape word and colour, so these two are those that the prompt names now.
