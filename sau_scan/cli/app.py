@@ -144,9 +144,9 @@ def fix(
     """
     files = output or []
     with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
-        given = parsing.triggers(trigger or (), slot or (), replaces or ())
-        if given and from_ is not None:
+        if trigger and from_ is not None:
             raise UsageError("--from and --trigger exclude each other.", hint="Give one of them.")
+        given = parsing.triggers(trigger or (), slot or (), replaces or ())
         if out is None and not dry_run:
             raise UsageError("--out is missing; nothing is repaired in place.", hint="Name a new folder: --out DIR.")
         report = _scan_report(from_) if from_ is not None else None

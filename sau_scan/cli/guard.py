@@ -27,6 +27,7 @@ def guarded(*, debug: bool = False) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         _say("\ninterrupted: nothing was left half-written, and the input is untouched.")
+        _say(f"exit {Code.INTERRUPTED}")
         raise typer.Exit(Code.INTERRUPTED) from None
     except SauScanError as error:
         _report(error, debug)

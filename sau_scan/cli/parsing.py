@@ -71,7 +71,12 @@ def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str
         raise UsageError(
             f"{len(texts)} --trigger but {len(slots)} --slot.", hint="Give one --slot for all, or one for each trigger."
         )
-    each = list(slots or [Slot.PREFIX])
+    if not slots:
+        raise UsageError(
+            "--trigger alone does not say where in a prompt the trigger goes.",
+            hint=f"Add --slot, one of: {', '.join(Slot)}. A report of detect names it; fix --from REPORT.json reads it.",
+        )
+    each = list(slots)
     each = each * len(texts) if len(each) == 1 else each
     replacing = sum(slot is Slot.REPLACE for slot in each)
     if len(replaces) != replacing and not (len(replaces) == 1 and replacing):

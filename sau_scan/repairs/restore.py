@@ -58,7 +58,7 @@ class Restore:
         if not chosen.shape[1]:
             return WeightPatch()
         change = self._change(stacked, chosen, maps, float(values[loud]))
-        parts = change.split([len(w) for w in weights.values()])
+        parts = torch.split(change, [len(w) for w in weights.values()])
         changed = {name: (w.double() + c).float() for (name, w), c in zip(weights.items(), parts, strict=True)}
         return patch_of(bench.model, "unet", changed)
 

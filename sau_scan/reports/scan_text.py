@@ -70,7 +70,9 @@ def banner(result: ScanResult) -> Panel:
 def verdict_sentence(result: ScanResult) -> str:
     ran = sum(run.ran for run in result.coverage.detectors)
     if result.verdict is Verdict.CLEAN:
-        return f"nothing found by {count(ran, 'detector')} over the coverage below"
+        by = f"by {count(ran, 'detector')} over the coverage below"
+        noted = f"; {count(len(result.findings), 'finding')} of note"
+        return f"no trigger found {by}{noted}" if result.findings else f"nothing found {by}"
     if result.verdict is Verdict.INCONCLUSIVE:
         missing = [safe(skipped.reason) for skipped in result.coverage.skipped if skipped.planned]
         return "could not look at all that was planned" + (f": {missing[0]}" if missing else "")

@@ -97,6 +97,7 @@ def test_outputs_take_their_format_from_the_ending(core: Core, invoke: Invoke, t
         (("fix", "m"), 2, "--out is missing"),
         (("fix", "m", "--out", "o", "--slot", "prefix"), 2, "there is none"),
         (("fix", "m", "--out", "o", "--trigger", "x", "--from", "r.json"), 2, "exclude each other"),
+        (("fix", "m", "--out", "o", "--trigger", "x"), 2, "Add --slot"),
         (("fix", "m", "--out", "o", "--from", "r.json"), 2, "cannot be read"),
         (("report", "missing.json"), 2, "cannot be read"),
         (("rules", "show", "nothing"), 2, "There is no rule"),
@@ -274,7 +275,8 @@ def test_an_interrupt_is_one_line(core: Core, invoke: Invoke, tmp_path: Path) ->
     result = invoke("detect", "m", "-o", "r.json")
     assert result.exit_code == 130
     assert result.stderr.strip().splitlines() == [
-        "interrupted: nothing was left half-written, and the input is untouched."
+        "interrupted: nothing was left half-written, and the input is untouched.",
+        "exit 130",
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -60,12 +60,12 @@ def test_one_slot_and_one_letter_count_for_all() -> None:
         Trigger(text="a", slot=Slot.REPLACE, replaces="o"),
         Trigger(text="b", slot=Slot.REPLACE, replaces="o"),
     )
-    assert parsing.triggers(["a"], [], []) == (Trigger(text="a", slot=Slot.PREFIX),)
 
 
 @pytest.mark.parametrize(
     ("texts", "slots", "replaces"),
     [
+        (["a"], [], []),
         (["a"], [Slot.PREFIX, Slot.SUFFIX], []),
         (["a"], [Slot.REPLACE], []),
         (["a"], [Slot.PREFIX], ["o"]),
