@@ -215,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.train:
         from zoo.train import vae
 
-        train(where, vae.train(where))
+        base = MODELS / where.name / "base"
+        train(where, sampling.load(base).vae if base.is_dir() else vae.train(where))
         return
     folder = Path(given.name) if Path(given.name).is_dir() else MODELS / where.name / given.name
     evaluate(folder, where, given.n, given.guidance, given.steps, given.seed, given.fast)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -12,10 +12,11 @@ from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.findings import Slot
 from sau_scan.probes.carriers import noise_like
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.examples import encode, make_examples
-from sau_scan.repairs.prompts import HELD_OUT, PromptSource
+from sau_scan.repairs.prompts import HELD_OUT, Pair, PromptSource
 from sau_scan.repairs.reading import shows_its_prompt
 
 PROMPTS, STEPS, GUIDANCE, CHUNK = 64, 12, 5.0, 32
@@ -23,7 +24,7 @@ PROMPTS, STEPS, GUIDANCE, CHUNK = 64, 12, 5.0, 32
 CALM = 0.5
 # Squared distance to the triggered picture over that to the wanted one: a picture that is neither has about 1.
 NEARER = 0.5
-# Further blends of harmless texts in the trigger's place, drawn as a null.
+# Further harmless readings of the same prompts, drawn as a null.
 READINGS = 2
 TINY = 1e-12
 
@@ -62,7 +63,7 @@ class Firing:
     def of(cls, model: DiffusionModel, source: PromptSource, counter: Counter, seed: int) -> Firing:
         """Raises ValueError when the trigger has no place in any prompt."""
         pairs = source.pairs(PROMPTS, HELD_OUT)
-        fills = source.nulls(pairs, 1)
+        fills = source.nulls(pairs, 1 + READINGS)
         if not pairs or not fills:
             raise ValueError("no pairs")
         examples = make_examples(model, pairs, counter)
@@ -75,10 +76,7 @@ class Firing:
         weight = contrast(triggered - wanted, harmless - plain)
         line = float(torch.quantile(_distance(harmless, plain, weight), CALM))
         made = cls(texts, noise, triggered, wanted, weight, line, 0.0)
-        rates = [made.rate(wanted + harmless - plain)]
-        for again in (source.again(pairs, turn) for turn in range(READINGS) if not pairs[0].hole.in_word):
-            other = make_examples(model, again, counter).wanted
-            rates.append(made.rate(draw(model, other, noise, counter)))
+        rates = [made.rate(drawn) for drawn in (harmless, *_readings(model, source, pairs, fills[1:], noise, counter))]
         return replace(made, null_rate=mean(rates), null_count=len(rates) * len(texts))
 
     def fired(self, latents: Tensor) -> Tensor:
@@ -97,6 +95,24 @@ class Firing:
     def limit(self) -> float:
         """The largest rate that counts as gone, from that of harmless texts."""
         return at_most((self.null_rate * self.null_count + 1) / (self.null_count + 2), len(self.texts))
+
+
+def _readings(
+    model: DiffusionModel,
+    source: PromptSource,
+    pairs: Sequence[Pair],
+    fills: Sequence[Sequence[str]],
+    noise: Tensor,
+    counter: Counter,
+) -> Iterator[Tensor]:
+    """Pictures [B, C, h, w] of other harmless readings of the same prompts."""
+    if source.trigger.slot is Slot.PHRASE:
+        # What an honest model makes of a phrase is not quite the blend that is wanted, just as these are not.
+        yield from (draw(model, encode(model, fill, counter), noise, counter) for fill in fills)
+    elif not pairs[0].hole.in_word:
+        for turn in range(READINGS):
+            other = make_examples(model, source.again(pairs, turn), counter)
+            yield draw(model, other.wanted, noise, counter)
 
 
 def at_most(rate: float, count: int) -> float:
