@@ -74,7 +74,7 @@ def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str
     if not slots:
         raise UsageError(
             "--trigger alone does not say where in a prompt the trigger goes.",
-            hint=f"Add --slot, one of: {', '.join(Slot)}; a report of detect names it, and --from REPORT.json reads it.",
+            hint=f"Add --slot, one of: {', '.join(Slot)}; or use --from with a report of detect.",
         )
     each = list(slots)
     each = each * len(texts) if len(each) == 1 else each

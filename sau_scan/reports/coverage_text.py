@@ -64,6 +64,9 @@ def _detectors(coverage: Coverage) -> Iterator[RenderableType]:
     ran = [safe(run.id) for run in coverage.detectors if run.ran]
     if ran:
         yield field("detectors", f"{len(ran)} ran: " + ", ".join(ran))
+    reasons: dict[str, list[str]] = {}
     for run in coverage.detectors:
         if not run.ran:
-            yield field("not run", f"{safe(run.id)}: {safe(run.reason)}")
+            reasons.setdefault(run.reason or "", []).append(safe(run.id))
+    for reason, names in reasons.items():
+        yield field("not run", f"{', '.join(names)}: {safe(reason)}")
