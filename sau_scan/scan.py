@@ -134,7 +134,11 @@ def examine(
     progress.done(f"{prober.counter.unet:,} UNet passes so far")
     progress.stage("phrases", len(vocabulary.plain_words) if len(null.basis) else 1)
     phrases = phrase_tier(prober, null, vocabulary, words)
-    named = [confirm_phrase(prober, recipe, lead, words) for lead in phrases.leads[: recipe.phrases]]
+    named = [
+        confirm_phrase(prober, recipe, lead, phrases.pair.target, words)
+        for lead in phrases.leads[: recipe.phrases]
+        if phrases.pair is not None
+    ]
     # Further modifiers of the same head are one edit: only what pictures show adds to the first.
     named = [c for i, c in enumerate(named) if i == 0 or c.seen]
     progress.done(f"{phrases.tried:,} phrases looked at" if phrases.tried else "no lead to any in the weights")

@@ -15,8 +15,8 @@ from sau_scan.rules import Depth
 EDGES = (Slot.PREFIX, Slot.SUFFIX)
 SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
-# The phrase tier searches with text passes; each phrase that is sampled takes 6 phrases in 3 frames.
-PHRASE_PASSES = 18
+# The phrase tier searches with text passes; each phrase that is sampled takes 12 phrases in 6 pictures each.
+PHRASE_PASSES = 72
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 

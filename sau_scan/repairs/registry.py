@@ -24,11 +24,8 @@ REPAIRS: tuple[Repair, ...] = (
 # Method -> component that carries the effect -> ids of the repairs of the first attempt, of the second, and so on.
 # "afresh": what was done so far aimed at the wrong place, or was not enough and only adds drift, and is dropped.
 AFRESH = "afresh"
-CLOSED = (
-    ("restore-cross-attention",),
-    (AFRESH, "blind-cross-attention"),
-    (AFRESH, "blind-cross-attention-firmly"),
-)
+CLOSED = (("blind-cross-attention",), (AFRESH, "blind-cross-attention-firmly"))
+RESTORED = (("restore-cross-attention",),)
 LEARNT = (("unlearn-cross-attention",), (AFRESH, "unlearn-unet"))
 METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
@@ -40,6 +37,11 @@ METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
         Component.TEXT_ENCODER: CLOSED,
         Component.CROSS_ATTENTION: CLOSED,
         Component.UNET: CLOSED,
+    },
+    "restore": {
+        Component.TEXT_ENCODER: RESTORED,
+        Component.CROSS_ATTENTION: RESTORED,
+        Component.UNET: RESTORED,
     },
 }
 

@@ -6,7 +6,6 @@ sampling confirms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +28,11 @@ FRAMES = 3
 BEFORE = 12  # neutral words before a pair of words, over which it is told how far they are apart
 MODIFIERS = 4096
 CONTROLS = 5
+# Pictures are of the phrase by itself: among other words of content it is not sure to be what is drawn.
+PLAIN, NOISES = ("{}", "a {}", "the {}"), 2
 MOST = 4  # leads handed on
 SIGNIFICANT = 0.01
+ALIKE = 0.5  # pictures of a phrase that is drawn as another word, over what they differ from those after its kin
 
 
 @dataclass(frozen=True)
@@ -85,31 +87,44 @@ def kin(prober: Prober, modifier: str, head: str, words: Words) -> list[str]:
     return [pool[i] for i in likeness.argsort(descending=True)[:CONTROLS].tolist()]
 
 
-def confirm_phrase(prober: Prober, recipe: Recipe, lead: PhraseLead, words: Words) -> Confirmation:
-    """Finished pictures of the phrase against those of its head after the modifier's nearest kin.
+def confirm_phrase(prober: Prober, recipe: Recipe, lead: PhraseLead, target: str, words: Words) -> Confirmation:
+    """Finished pictures of the phrase against those of ``target`` after the same modifier, from the same noise.
 
-    The weights and the p-value make it a finding; where pictures of the phrase are no stranger than those of its kin,
-    it stays unconfirmed.
+    An edited phrase is drawn as the target, so that the two are alike; after the modifier's nearest kin they differ.
+    The weights and the p-value make it a finding; pictures that are alike confirm it.
     """
     controls = kin(prober, lead.modifier, lead.head, words)
-    others = [w for w in words.responsive if w not in (lead.modifier, lead.head, *controls)]
-    places = crowded_frames(others, FRAMES, prober.seed)
-    made = [_pictures(prober, recipe, f"{m} {lead.head}", places) for m in (lead.modifier, *controls)]
+    made, aims = (
+        [_pictures(prober, recipe, f"{m} {word}") for m in (lead.modifier, *controls)] for word in (lead.head, target)
+    )
     score = score_pictures(made[0], PictureRecording(torch.stack(made[1:])), 1)
-    found = Evidence(
-        name="words not told apart after it (z, keys and values)",
-        value=lead.score,
-        null_median=0.0,
-        p_value=lead.p_value,
+    apart = [float((m - a).square().mean()) for m, a in zip(made, aims, strict=True)]
+    usual = max(float(np.median(apart[1:])), 1e-12)
+    value, null = apart[0] / usual, [a / usual for a in apart[1:]]
+    found = (
+        Evidence(
+            name="words not told apart after it (z, keys and values)",
+            value=lead.score,
+            null_median=0.0,
+            p_value=lead.p_value,
+        ),
+        Evidence(
+            name="pictures: distance to those of the word it is drawn as",
+            value=value,
+            null_median=1.0,
+            null_low=min(null),
+            null_high=max(null),
+            note=f"{lead.modifier} {target}",
+        ),
     )
     candidate = Candidate(f"{lead.modifier} {lead.head}", Slot.PHRASE, source="null-direction")
-    whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, (found,))
-    seen = score.change > score.strongest_control
+    whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, found)
+    seen = value < ALIKE and value < min(null)
     return Confirmation(whole, score, lead.p_value < SIGNIFICANT, seen)
 
 
-def _pictures(prober: Prober, recipe: Recipe, phrase: str, places: Sequence[str]) -> torch.Tensor:
-    """Finished latents [P, C, h, w] of ``phrase`` in each frame, the same noise for every phrase."""
-    noise = noise_like(prober.model, 1, prober.seed * 31 + 7).expand(len(places), -1, -1, -1)
-    texts = [p.replace(BLANK, phrase) for p in places]
+def _pictures(prober: Prober, recipe: Recipe, phrase: str) -> torch.Tensor:
+    """Finished latents [P, C, h, w] of ``phrase`` by itself, from the same noise for every phrase."""
+    texts = [frame.replace(BLANK, phrase) for frame in PLAIN for _ in range(NOISES)]
+    noise = noise_like(prober.model, len(texts), prober.seed * 31 + 7)
     return prober.pictures(texts, noise, steps=recipe.steps, guidance=recipe.guidance)
