@@ -25,7 +25,13 @@ they should be; that of the text-encoder backdoor named the right character for 
 edited phrase and of the edited shape word named a wrong phrase; that of the pixel backdoor led to the trigger and did
 not confirm it. The search for phrases was then made anew, a character is named for the letter that it looks like, and
 the controls of finished pictures and the margin over them were changed. So lumen is no longer an untested world: the
-rows below say that one method fits both, not what it does on a third.
+rows below say that one method fits both.
+
+The world *quay* was trained last, and its first scans are below as they came, but for one row: base, edited shape word,
+edited style and 8-bit copy quiet, the text-encoder backdoor named; the pixel backdoor (attack success 77 % of 64, so
+not admissible) was **missed**; of the edited phrase, two rare words that excite the edit came first and the phrase
+third. Pictures of the word that the phrase is drawn as were then made to confirm phrases, which puts it first; that row
+is from after it.
 """
 
 
