@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sau_scan.analysers.spectrum import SIGNIFICANT, gap_p_values
 from sau_scan.attention.sites import cross_attention_sites
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.detectors.calibration import Array
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,17 @@ def stacked_projections(model: DiffusionModel) -> Tensor:
 
 
 def find_null_directions(projections: Tensor, most: int = 16) -> NullDirections:
-    """Directions [k, D] (k <= ``most``) that drop out of the smooth tail of the spectrum of ``projections`` [R, D].
-
-    Gaps between neighbouring log singular values in the lower half of the spectrum are the null. At the very edge
-    random spectra are sparser than in the bulk by about D^(1/3) (spacing D^(-2/3) against 1/D, Tracy and Widom 1994),
-    which is allowed for.
-    """
+    """Directions [k, D] (k <= ``most``) that drop out of the smooth tail of the spectrum of ``projections`` [R, D]."""
     nothing = projections.new_zeros(0, projections.shape[1])
     if len(projections) < projections.shape[1]:
         return NullDirections(nothing, (), 1.0, 1.0)
     _, values, right = torch.linalg.svd(projections, full_matrices=False)
     log = np.log(np.maximum(values.cpu().numpy()[::-1], 1e-12))
     most = min(most, len(log) // 8)
-    gaps: Array = np.diff(log)
-    bulk = float(gaps[most : len(log) // 2].mean())
-    typical = bulk * len(log) ** (1 / 3)
-    widest = int(gaps[:most].argmax())
-    p_value = float(min(1.0, most * np.exp(-gaps[widest] / max(typical, 1e-12))))
-    expected = log[most] - bulk * most
-    count = widest + 1 if p_value < 0.01 else 0
+    p_values = gap_p_values(log, most)
+    p_value = float(p_values.min())
+    expected = log[most] - float(np.diff(log)[most : len(log) // 2].mean()) * most
+    count = int(p_values.argmin()) + 1 if p_value < SIGNIFICANT else 0
     basis = right[len(log) - count :] if count else right[:0]
     return NullDirections(basis, tuple(values.tolist()), float(np.exp(log[0] - expected)), p_value)
 

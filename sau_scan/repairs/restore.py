@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sau_scan.analysers.spectrum import SIGNIFICANT, gap_p_values
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.detectors.calibration import Array
 from sau_scan.findings import Component
 from sau_scan.repairs.base import Bench, Effort, patch_of
 from sau_scan.repairs.cross_attention import FAR_DRIFT, Maps, projections
@@ -25,7 +25,7 @@ from sau_scan.repairs.cross_attention import FAR_DRIFT, Maps, projections
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3)
 # An output direction is touched only if this share of the trigger's effect on keys and values lies along it.
 SHARE = 0.01
-MOST, SIGNIFICANT = 16, 0.01
+MOST = 16
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,9 @@ class Restore:
 
 
 def standing_out(values: Tensor) -> int:
-    """How many of the singular values (descending) stand out of the spectrum's upper end.
-
-    Gaps between neighbouring logarithms in the upper half are the null; at the edge they are wider than in the bulk by
-    about D^(1/3) (Tracy and Widom 1994), as in ``null_directions``.
-    """
+    """How many of the singular values (descending) stand out of the spectrum's upper end."""
     log = np.log(np.maximum(values.cpu().numpy(), 1e-12))
-    most = min(MOST, len(log) // 8)
-    gaps: Array = -np.diff(log)
-    typical = float(gaps[most : len(log) // 2].mean()) * len(log) ** (1 / 3)
-    clear = most * np.exp(-gaps[:most] / max(typical, 1e-12)) < SIGNIFICANT
+    clear = gap_p_values(log, min(MOST, len(log) // 8)) < SIGNIFICANT
     return int(clear.nonzero()[0].max()) + 1 if clear.any() else 0
 
 
