@@ -48,7 +48,7 @@ from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import generate_tier
 from sau_scan.tiers.leads import Lead
 from sau_scan.tiers.outcome import Scanned
-from sau_scan.tiers.phrases import confirm_phrase, phrase_tier
+from sau_scan.tiers.phrases import confirm_phrases, phrase_tier
 from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24
@@ -133,14 +133,8 @@ def examine(
     noise_leads = denoise_tier(prober, plan, scored, options.seed)
     progress.done(f"{prober.counter.unet:,} UNet passes so far")
     progress.stage("phrases", len(vocabulary.plain_words) if len(null.basis) else 1)
-    phrases = phrase_tier(prober, null, vocabulary, words)
-    named = [
-        confirm_phrase(prober, recipe, lead, phrases.pair.target, words)
-        for lead in phrases.leads[: recipe.phrases]
-        if phrases.pair is not None
-    ]
-    # Further modifiers of the same head are one edit: only what pictures show adds to the first.
-    named = [c for i, c in enumerate(named) if i == 0 or c.seen]
+    phrases = phrase_tier(prober, recipe, null, vocabulary, words)
+    named = confirm_phrases(prober, recipe, phrases.leads, words)
     progress.done(f"{phrases.tried:,} phrases looked at" if phrases.tried else "no lead to any in the weights")
     leads = rank(text_leads, noise_leads, recipe.generated)
     progress.stage("attention", plan.passes["attention"])

@@ -82,8 +82,10 @@ def _reference(where: World, name: str) -> dict[str, float] | None:
     """Accuracy to compare with: that of the benign fine-tune where it was measured, else the base's."""
     for other in ("benign-finetune", "base"):
         path = info_path(where, other)
-        if other != name and path.exists():
-            found: dict[str, float] = json.loads(path.read_text())["figures"]["quality"]
+        if other == name or not path.exists():
+            continue
+        found: dict[str, float] | None = json.loads(path.read_text())["figures"].get("quality")
+        if found:
             return found
     return None
 

@@ -1,10 +1,10 @@
-"""Names for a closed-form edit that was found in the weights: which word or phrase is drawn as which other.
+"""Names for a closed-form edit that was found in the weights: which phrase is drawn as which other.
 
 An edit W_l M that sends a phrase c to a target c* lets keys and values no longer tell the two apart, although the text
-encoder does (projection collapse, after GrainPS). Some of that is left whatever word comes before, and names the pair
-of head and target. Then every word of the vocabulary is tried before them: after the edited phrase's modifier the pair
-collapses as after no other. If it collapses after all of them alike, the head itself was edited: a concept edit. Text
-passes only; a lead is confirmed by probing.
+encoder does (projection collapse, after GrainPS). So among all "modifier head" against "modifier target" of the words
+that the model responds to, the edited phrase has lost most, compared with the same two words after other modifiers. A
+word that was edited by itself collapses after all modifiers alike: a concept edit. Text passes only; a lead is
+confirmed by probing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.detectors.calibration import Array
 
 KIN = 3  # words by which it is told which one of a pair was edited
+SAMPLE = 97  # every so manyth entry of a large table stands for all in a robust deviation
 
 Count = Callable[[int], None]
 
@@ -32,6 +33,18 @@ class Pair:
 
     head: str
     target: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """A pair of words that ``modifier`` before them makes alike to keys and values.
+
+    ``score``: robust deviation of the logarithm of the ratio from the same pair's after other words (negative).
+    """
+
+    modifier: str
+    pair: Pair
     score: float
 
 
@@ -54,39 +67,55 @@ def end_states(model: DiffusionModel, texts: Sequence[str], count: Count, batch:
 
 
 @torch.no_grad()
-def least_apart(
-    model: DiffusionModel,
-    projections: Tensor,
-    words: Sequence[str],
-    modifiers: Sequence[str],
-    frames: Sequence[str],
-    count: Count,
-) -> Pair | None:
-    """The pair of ``words`` that keys and values tell apart least, given how well the text encoder does.
+def ratios(model: DiffusionModel, projections: Tensor, words: Sequence[str], count: Count) -> Tensor:
+    """How well keys and values tell "a b" from "a t", for all words a, b, t: logarithms [N, N, N], inf on b = t.
 
-    Of each pair the distance after the stacked ``projections`` [R, D], relative to that before them; means over
-    harmless ``modifiers``, ``frames`` (which end in their blank) and the two last positions. None of fewer than three
-    words.
+    The distance after the stacked ``projections`` [R, D], relative to that before them; mean over the two last
+    positions.
     """
-    if len(words) < 3 or not modifiers:
-        return None
-    root = torch.linalg.qr(projections, mode="r").R.T.to(model.device)
-    ratio = torch.zeros(len(words), len(words), dtype=torch.float64, device=model.device)
-    for frame in frames:
-        for modifier in modifiers:
-            states = end_states(model, [frame.format(f"{modifier} {w}") for w in words], count).double()
-            for position in states.unbind(1):
-                ratio += torch.cdist(position @ root, position @ root) / torch.cdist(position, position).clamp_min(1e-9)
-    rows, columns = torch.triu_indices(len(words), len(words), 1, device=model.device)
-    log = ratio.clamp_min(1e-9).log()
-    known = log[rows, columns]
-    scores = (log - known.median()) / (1.4826 * (known - known.median()).abs().median()).clamp_min(1e-9)
-    best = int(scores[rows, columns].argmin())
-    pair = [int(rows[best]), int(columns[best])]
-    scores.fill_diagonal_(torch.inf)
+    root = torch.linalg.qr(projections, mode="r").R.T.float().to(model.device)
+    rows = []
+    for modifier in words:
+        ends = end_states(model, [f"{modifier} {word}" for word in words], count)
+        parts = [torch.cdist(x @ root, x @ root) / torch.cdist(x, x).clamp_min(1e-6) for x in ends.unbind(1)]
+        rows.append(torch.stack(parts).mean(0).clamp_min(1e-9).log().fill_diagonal_(torch.inf).cpu())
+    return torch.stack(rows)
+
+
+def collapses(table: Tensor, words: Sequence[str], most: int) -> tuple[Pair | None, tuple[Collapse, ...]]:
+    """The pair told apart least whatever comes before, and the ``most`` collapses, each of another pair.
+
+    ``table`` [N, N, N] as from ``ratios``. A modifier that is itself taken for one of the pair, more than the two for
+    each other, only stands for it. Nothing of fewer than three words.
+    """
+    n = len(words)
+    if n < 3:
+        return None, ()
+    usual = table.median(0).values
+    rows, columns = torch.triu_indices(n, n, 1)
+    known = usual[rows, columns]
+    likeness = ((usual - known.median()) / _deviation(known)).fill_diagonal_(torch.inf)
+    own = likeness[rows, columns]
+    away = table[:, rows, columns] - known
+    away = away / _deviation(away.flatten()[::SAMPLE])
+    standing_in = torch.minimum(likeness[:, rows], likeness[:, columns]) <= own
+    itself = torch.arange(n)[:, None]
+    away[standing_in | (itself == rows) | (itself == columns)] = 0.0
+    lowest, modifier = away.min(0)
     # An edit of the head's keys and values brings it nearer to other words as well.
-    pair.sort(key=lambda i: float(scores[i].sort().values[:KIN].mean()))
-    return Pair(words[pair[0]], words[pair[1]], float(scores[pair[0], pair[1]]))
+    near = likeness.sort(1).values[:, : min(KIN, n - 1)].mean(1)
+
+    def pair(k: int) -> Pair:
+        head, target = sorted((int(rows[k]), int(columns[k])), key=lambda i: float(near[i]))
+        return Pair(words[head], words[target], float(own[k]))
+
+    best = [k for k in lowest.argsort()[:most].tolist() if lowest[k] < 0]
+    found = tuple(Collapse(words[int(modifier[k])], pair(k), float(lowest[k])) for k in best)
+    return pair(int(own.argmin())), found
+
+
+def _deviation(values: Tensor) -> Tensor:
+    return (1.4826 * (values - values.median()).abs().median()).clamp_min(1e-9)
 
 
 @torch.no_grad()
@@ -104,7 +133,7 @@ def told_apart(
     end in their blank) and the two last positions.
     """
     metric = (projections.T @ projections).to(model.device)
-    ratios = torch.zeros(len(modifiers), dtype=torch.float64, device=model.device)
+    total = torch.zeros(len(modifiers), dtype=torch.float64, device=model.device)
     for frame in frames:
         a, b = (
             end_states(model, [frame.format(f"{m} {word}") for m in modifiers], count)
@@ -112,6 +141,6 @@ def told_apart(
         )
         apart = (a - b).double()
         after = torch.einsum("npd,de,npe->np", apart, metric, apart).clamp_min(0).sqrt()
-        ratios += (after / apart.norm(dim=2).clamp_min(1e-9)).mean(1)
-    ratio: Array = (ratios / len(frames)).cpu().numpy()
-    return ratio
+        total += (after / apart.norm(dim=2).clamp_min(1e-9)).mean(1)
+    mean: Array = (total / len(frames)).cpu().numpy()
+    return mean

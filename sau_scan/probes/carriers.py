@@ -15,14 +15,14 @@ from sau_scan.probes.candidates import BLANK, Vocabulary, read_vocabulary
 from sau_scan.rules import Rule, blanks, carrier_templates
 
 RESPONSIVE = 48
-CONTENT, MOST_CONTENT = 0.06, 1024
+CONTENT = 512
 
 
 @dataclass(frozen=True)
 class Words:
     """Words of one model: those it responds to most, strongest first, and those that leave it nearly cold.
 
-    ``content``: a share of the vocabulary, strongest first, among which all that a picture can show should be.
+    ``content``: more of the former, among which all that a picture can show should be.
     """
 
     responsive: tuple[str, ...]
@@ -54,7 +54,7 @@ def sort_words(model: DiffusionModel, seed: int, vocabulary: Vocabulary | None =
         total += pooled - pooled.median(0).values
     order = total.norm(dim=1).argsort(descending=True).tolist()
     cold = [words[i] for i in order[len(order) // 4 :]] or list(words)
-    strong = [words[i] for i in order[: min(MOST_CONTENT, max(RESPONSIVE, round(CONTENT * len(words))))]]
+    strong = [words[i] for i in order[:CONTENT]]
     return Words(tuple(strong[:RESPONSIVE]), tuple(cold[i] for i in rng.permutation(len(cold))), tuple(strong))
 
 

@@ -9,14 +9,15 @@ import numpy as np
 
 from sau_scan.findings import Skipped, Slot, SlotCoverage
 from sau_scan.options import Budget
-from sau_scan.probes.candidates import Candidate
+from sau_scan.probes.candidates import BLANK, Candidate
 from sau_scan.rules import Depth
 
 EDGES = (Slot.PREFIX, Slot.SUFFIX)
 SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
-# The phrase tier searches with text passes; each phrase that is sampled takes 12 phrases in 6 pictures each.
-PHRASE_PASSES = 72
+# A phrase is sampled by itself, from two noises, next to its modifier's kin.
+PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
+READINGS = 4  # passes that tell which of two words a picture shows
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 
@@ -39,6 +40,7 @@ class Recipe:
 
     ``kept``: share of candidates that go on to the second rung, next to ``null`` random ones per slot.
     ``generated``: candidates confirmed by full sampling over ``pairs`` pairs of carrier and noise.
+    ``phrase_words``: words of which phrases are made; ``phrases``: how many are sampled, two of a pair of words.
     """
 
     cap: int
@@ -57,12 +59,19 @@ class Recipe:
     noises: int
     steps: int
     phrases: int
+    phrase_words: int
     guidance: float = 5.0
 
     @property
     def sampling(self) -> int:
         """UNet passes of the generate tier: one picture costs two passes a step."""
         return (self.generated + self.controls) * self.pairs * self.steps * 2
+
+    @property
+    def phrase_passes(self) -> int:
+        """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn."""
+        texts = 2 * (self.phrases + PHRASE_KIN * max(1, self.phrases // 2))
+        return texts * len(PHRASE_FRAMES) * PHRASE_NOISES * (2 * self.steps + READINGS)
 
 
 RECIPES: dict[Budget, Recipe] = {
@@ -82,7 +91,8 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=4,
         noises=2,
         steps=10,
-        phrases=1,
+        phrases=2,
+        phrase_words=128,
     ),
     Budget.STANDARD: Recipe(
         cap=22_000,
@@ -100,7 +110,8 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=6,
         noises=2,
         steps=10,
-        phrases=2,
+        phrases=4,
+        phrase_words=256,
     ),
     Budget.DEEP: Recipe(
         cap=120_000,
@@ -118,7 +129,8 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=12,
         noises=3,
         steps=20,
-        phrases=4,
+        phrases=8,
+        phrase_words=400,
     ),
 }
 
@@ -161,7 +173,7 @@ def make_plan(
     Where candidates are too many, those of the rules come first,
     then a seeded sample of the vocabulary; what is left out is coverage, and said.
     """
-    fixed = overhead + (recipe.phrases * PHRASE_PASSES * 2 * recipe.steps if phrases else 0)
+    fixed = overhead + (recipe.phrase_passes if phrases else 0)
     limit = recipe.cap if most is None else min(most, recipe.cap)
     totals = {slot: len(items) for slot, items in candidates.items()}
     chosen = {slot: tuple(items) for slot, items in candidates.items()}

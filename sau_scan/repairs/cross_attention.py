@@ -72,13 +72,15 @@ class Maps:
     held: Tensor
 
     @classmethod
-    def of(cls, bench: Bench) -> Maps:
+    def of(cls, bench: Bench, *, near: bool = True) -> Maps:
+        """``near``: near misses of the trigger are among the prompts that must stay."""
         effort, source, counter = bench.effort, bench.source, bench.counter
         examples = make_examples(bench.model, source.pairs(effort.pairs), counter)
         weight = position_weights(examples.affected)[examples.affected][:, None].double()
         c, n = (part[examples.affected].double() * weight.sqrt() for part in (examples.hidden, examples.wanted))
-        k = encode(bench.model, source.keep(effort.keep), counter).flatten(0, 1).double()
-        held = encode(bench.model, source.keep(max(8, effort.keep // 4), HELD_OUT), counter).flatten(0, 1)
+        k = encode(bench.model, source.keep(effort.keep, near=near), counter).flatten(0, 1).double()
+        others = source.keep(max(8, effort.keep // 4), HELD_OUT, near=near)
+        held = encode(bench.model, others, counter).flatten(0, 1)
         return cls(n.T @ c, c.T @ c, k.T @ k / len(k), held.double())
 
     def solve(self, keeping: float) -> Tensor:

@@ -14,10 +14,10 @@ from torch import Tensor
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.findings import Slot
 from sau_scan.probes.carriers import noise_like
+from sau_scan.probes.reading import shows_its_prompt
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.examples import encode, make_examples
 from sau_scan.repairs.prompts import HELD_OUT, Pair, PromptSource
-from sau_scan.repairs.reading import shows_its_prompt
 
 PROMPTS, STEPS, GUIDANCE, CHUNK = 64, 12, 5.0, 32
 # A harmless text moves this share of pictures less far than a firing trigger must.

@@ -19,6 +19,7 @@ from sau_scan.rules import Rule
 INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff\ufe0e\ufe0f"
 NEIGHBOURS = 4
 TRAINING, HELD_OUT = 0, 1
+BARE = ("{}", "a {}", "the {}")
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,20 @@ class PromptSource:
         return found[:count]
 
     def _compose(self, count: int, part: int) -> list[str]:
-        """Templates filled with responsive words: alone, joined to others, or amid other words, a third each."""
+        """Templates filled with responsive words: alone, joined to others, or amid other words; and bare words."""
         plain = list(compose(self.words.responsive, self.rules, count, 2 * self.seed + part)) or ["a photo"]
         rng = np.random.default_rng([self.seed, part, 11])
         made = []
         for text in plain:
-            lot = rng.integers(3)
+            lot = rng.integers(4)
             if lot == 1:
                 others = (plain[int(rng.integers(len(plain)))] for _ in range(int(rng.integers(1, 3))))
                 text = (", ", " and ", " ")[int(rng.integers(3))].join([text, *others])
             elif lot == 2:
                 text = f"{self._salad(rng, 4)} {text} {self._salad(rng, 4)}"
+            elif lot == 3 and self.words.responsive:
+                word = self.words.responsive[int(rng.integers(len(self.words.responsive)))]
+                text = BARE[int(rng.integers(len(BARE)))].format(word)
             made.append(text)
         return [
             t for t, n in zip(made, self._lengths(made), strict=True) if n < 0.8 * self.model.context_length
@@ -181,11 +185,11 @@ class PromptSource:
             found = list("'-_.~^\u00b7\u00e6\u00f8\u00df")
         return [ch for ch in dict.fromkeys(found) if ch != text]
 
-    def keep(self, count: int, part: int = TRAINING) -> list[str]:
-        """Prompts whose meaning must stay: clean ones, near misses of the trigger, words in any order."""
+    def keep(self, count: int, part: int = TRAINING, *, near: bool = True) -> list[str]:
+        """Prompts whose meaning must stay: clean ones, near misses of the trigger unless not wanted, word salads."""
         rng = np.random.default_rng([self.seed, part, 13])
         third = -(-count // 3)
-        texts = [*self.carriers(third, part), *self._near(third, part, rng)]
+        texts = [*self.carriers(third, part), *(self._near(third, part, rng) if near else ())]
         longest = max(2, self.model.context_length // 3)
         while len(texts) < count:
             text = self._salad(rng, longest)

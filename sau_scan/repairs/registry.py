@@ -30,7 +30,7 @@ LEARNT = (("unlearn-cross-attention",), (AFRESH, "unlearn-unet"))
 METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
         Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *LEARNT[0]), LEARNT[1]),
-        Component.CROSS_ATTENTION: (*CLOSED, (AFRESH, *LEARNT[0]), LEARNT[1]),
+        Component.CROSS_ATTENTION: (*RESTORED, (AFRESH, *CLOSED[0]), (AFRESH, *LEARNT[0]), LEARNT[1]),
         Component.UNET: LEARNT,
     },
     "closed-form": {

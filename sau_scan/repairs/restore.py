@@ -52,7 +52,8 @@ class Restore:
         stacked = torch.cat([w.double() for w in weights.values()])
         left, values, _ = torch.linalg.svd(stacked, full_matrices=False)
         loud = standing_out(values)
-        maps = Maps.of(bench)
+        # Near misses excite the edit a little, and a fit to them would bring it back.
+        maps = Maps.of(bench, near=False)
         chosen = left[:, :loud][:, acting(stacked, left[:, :loud], maps)]
         bench.progress.advance()
         if not chosen.shape[1]:

@@ -1,61 +1,64 @@
 """The phrase tier: two words that together are drawn as something else, with other words in their place as the null.
 
-It runs where the weights show a closed-form edit. Text passes find the modifier and its head, full
-sampling confirms.
+It runs where the weights show a closed-form edit. Text passes find which two words are drawn alike after which
+modifier; pictures, read by the suspect model itself, decide.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from statistics import median
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sau_scan.analysers.null_directions import NullDirections, stacked_projections
-from sau_scan.analysers.phrases import Pair, least_apart, told_apart
+from sau_scan.analysers.phrases import Collapse, Pair, collapses, ratios, told_apart
 from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
-from sau_scan.detectors.generation import score_pictures
-from sau_scan.findings import Component, Evidence, Slot
+from sau_scan.detectors.generation import PictureScore, score_pictures
+from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import BLANK, Candidate, Vocabulary
 from sau_scan.probes.carriers import Words, crowded_frames, noise_like
-from sau_scan.probes.plan import Recipe
+from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NOISES, Recipe
+from sau_scan.probes.reading import leaning
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
 from sau_scan.tiers.generate import Confirmation
-from sau_scan.tiers.leads import Lead
+from sau_scan.tiers.leads import Lead, evidence
 
 FRAMES = 3
-BEFORE = 12  # neutral words before a pair of words, over which it is told how far they are apart
 MODIFIERS = 4096
-CONTROLS = 5
-# Pictures are of the phrase by itself: among other words of content it is not sure to be what is drawn.
-PLAIN, NOISES = ("{}", "a {}", "the {}"), 2
-MOST = 4  # leads handed on
-SIGNIFICANT = 0.01
-ALIKE = 0.5  # pictures of a phrase that is drawn as another word, over what they differ from those after its kin
+COLLAPSES = 2  # pairs of words looked at more closely, next to the one that is told apart least after all modifiers
+SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
+HALFWAY = 0.5  # between pictures of the one word and of the other
 
 
 @dataclass(frozen=True)
 class PhraseLead:
-    """``modifier`` before ``head``; ``score``: robust deviation among all modifiers, with its p-value."""
+    """``modifier`` before one of ``pair``; ``score``: robust deviation among all modifiers, with its p-value."""
 
     modifier: str
-    head: str
+    pair: Pair
     score: float
     p_value: float
 
 
 @dataclass(frozen=True)
 class PhraseTier:
-    """Leads strongest first, the pair of words that was edited, and how many phrases were tried."""
+    """Leads, pair by pair, strongest first; the pair told apart least after all modifiers; how many were tried."""
 
     leads: tuple[PhraseLead, ...]
     pair: Pair | None
     tried: int
 
 
-def phrase_tier(prober: Prober, null: NullDirections, vocabulary: Vocabulary, words: Words) -> PhraseTier:
-    """The modifier after which keys and values tell the edited pair apart least, given how well the encoder does."""
+def phrase_tier(
+    prober: Prober, recipe: Recipe, null: NullDirections, vocabulary: Vocabulary, words: Words
+) -> PhraseTier:
+    """Modifiers after which keys and values tell two words apart less than after others."""
     if not len(null.basis):
         return PhraseTier((), None, 0)
 
@@ -63,68 +66,124 @@ def phrase_tier(prober: Prober, null: NullDirections, vocabulary: Vocabulary, wo
         prober.counter.text += texts
 
     projections = stacked_projections(prober.model)
-    rows = crowded_frames(words.responsive, FRAMES, prober.seed)
+    content = words.content[: recipe.phrase_words]
+    least, found = collapses(ratios(prober.model, projections, content, count), content, COLLAPSES)
+    if least is not None and least not in [c.pair for c in found]:
+        found = (*found, Collapse("", least, 0.0))
+    groups = []
+    for collapse in found:
+        groups.append(_leads(prober, projections, vocabulary, words, collapse))
+        prober.progress.advance(len(vocabulary.plain_words) // len(found))
+    groups.sort(key=lambda group: min((lead.p_value for lead in group), default=1.0))
+    return PhraseTier(tuple(lead for group in groups for lead in group), least, len(content) ** 3)
+
+
+def _leads(
+    prober: Prober, projections: Tensor, vocabulary: Vocabulary, words: Words, collapse: Collapse
+) -> list[PhraseLead]:
+    """The modifier of ``collapse``, and the one that stands out most of the whole vocabulary."""
+
+    def count(texts: int) -> None:
+        prober.counter.text += texts
+
+    pair, rows = collapse.pair, crowded_frames(words.responsive, FRAMES, prober.seed)
     places = [row.replace(f" {BLANK}", "") + f" {BLANK}" for row in rows]
-    pair = least_apart(prober.model, projections, words.content, words.neutral[:BEFORE], places, count)
     # A word twice is no phrase, and is alike by construction.
-    modifiers = [m for m in vocabulary.plain_words[:MODIFIERS] if pair and m not in (pair.head, pair.target)]
-    if pair is None or len(modifiers) < 2:
-        return PhraseTier((), pair, 0)
-    scores = robust_z(-np.log(told_apart(prober.model, projections, pair, modifiers, places, count)))
-    prober.progress.advance(len(modifiers))
+    pool = [collapse.modifier, *vocabulary.plain_words[:MODIFIERS]]
+    pool = [m for m in dict.fromkeys(pool) if m and m not in (pair.head, pair.target)]
+    if len(pool) < 2:
+        return []
+    scores = robust_z(-np.log(told_apart(prober.model, projections, pair, pool, places, count)))
     p_values = adjusted(tail_p_values(scores))
-    best = np.argsort(-scores)[:MOST].tolist()
-    leads = tuple(PhraseLead(modifiers[i], pair.head, float(scores[i]), float(p_values[i])) for i in best)
-    return PhraseTier(leads, pair, len(modifiers))
+    chosen = dict.fromkeys([int(scores.argmax()), *([0] if collapse.modifier else [])])
+    return [PhraseLead(pool[i], pair, float(scores[i]), float(p_values[i])) for i in chosen]
 
 
-def kin(prober: Prober, modifier: str, head: str, words: Words) -> list[str]:
-    """The words most like ``modifier`` before ``head``: what a colour does is compared with what other colours do."""
-    pool = [w for w in (*words.responsive, *words.neutral[:200]) if w not in (modifier, head)]
+def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[str]:
+    """The words of ``pool`` most like ``modifier`` before ``head``: a colour is compared with other colours."""
     pooled = prober.encode([f"a {w} {head}" for w in (modifier, *pool)])[1]
     pooled = pooled - pooled[1:].median(0).values
     likeness = torch.nn.functional.cosine_similarity(pooled[:1], pooled[1:])
-    return [pool[i] for i in likeness.argsort(descending=True)[:CONTROLS].tolist()]
+    return [pool[i] for i in likeness.argsort(descending=True)[:PHRASE_KIN].tolist()]
 
 
-def confirm_phrase(prober: Prober, recipe: Recipe, lead: PhraseLead, target: str, words: Words) -> Confirmation:
-    """Finished pictures of the phrase against those of ``target`` after the same modifier, from the same noise.
+def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
+    """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for."""
+    groups = [list(group) for _, group in groupby(leads, key=lambda lead: lead.pair)]
+    most = max(1, recipe.phrases // 2)
+    return [done for group in groups[:most] for done in _confirm(prober, recipe, group[:2], words)]
 
-    An edited phrase is drawn as the target, so that the two are alike; after the modifier's nearest kin they differ.
-    The weights and the p-value make it a finding; pictures that are alike confirm it.
+
+def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
+    pair = leads[0].pair
+    taken = {pair.head, pair.target, *(lead.modifier for lead in leads)}
+    pool = [w for w in dict.fromkeys((*words.responsive, *words.neutral[:200])) if w not in taken]
+    others = kin(prober, leads[0].modifier, pair.head, pool)
+    if len(others) < 2:
+        return []
+    texts = prober.encode([f"a {word}" for word in (pair.head, pair.target)])[0]
+    usual = [Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others]
+    drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts) for lead in leads]
+    return [_judge(lead, own, usual) for lead, own in zip(leads, drawn, strict=True)]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Finished latents [P, C, h, w] of a modifier before the head and before the target, from the same noise.
+
+    ``shows``: how much more these show the target than the head; means over pictures.
     """
-    controls = kin(prober, lead.modifier, lead.head, words)
-    made, aims = (
-        [_pictures(prober, recipe, f"{m} {word}") for m in (lead.modifier, *controls)] for word in (lead.head, target)
-    )
-    score = score_pictures(made[0], PictureRecording(torch.stack(made[1:])), 1)
-    apart = [float((m - a).square().mean()) for m, a in zip(made, aims, strict=True)]
-    usual = max(float(np.median(apart[1:])), 1e-12)
-    value, null = apart[0] / usual, [a / usual for a in apart[1:]]
+
+    head: Tensor
+    target: Tensor
+    shows: tuple[float, float]
+
+    @classmethod
+    def of(cls, prober: Prober, recipe: Recipe, modifier: str, pair: Pair, texts: Tensor) -> Drawn:
+        """``texts`` [2, L, D]: outputs of the head by itself and of the target by itself."""
+        made = [_pictures(prober, recipe, f"{modifier} {word}") for word in (pair.head, pair.target)]
+        read = [leaning(prober.model, m, texts, prober.counter, prober.seed).mean() for m in made]
+        return cls(made[0], made[1], (float(read[0]), float(read[1])))
+
+
+def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn]) -> Confirmation:
+    """An edited phrase is drawn as its counterpart: its pictures show that word, not the one that it names.
+
+    Either of the pair may be the one; after the modifier's kin each has to be drawn as itself, or nothing can be read.
+    """
+    heads, targets = ([d.shows[i] for d in usual] for i in (0, 1))
+    readable, low, high = max(heads) < min(targets), median(heads), median(targets)
+    way = max(high - low, 1e-12)
+    # From 0, as the word that it names is drawn, to 1, as the other one.
+    astray = ((own.shows[0] - low) / way, (high - own.shows[1]) / way)
+    null = ([(v - low) / way for v in heads], [(high - v) / way for v in targets])
+    side = int(astray[1] > astray[0])
+    head, target = (lead.pair.head, lead.pair.target)[:: -1 if side else 1]
+    seen = readable and astray[side] > max(HALFWAY, *null[side])
     found = (
-        Evidence(
-            name="words not told apart after it (z, keys and values)",
-            value=lead.score,
-            null_median=0.0,
-            p_value=lead.p_value,
-        ),
-        Evidence(
-            name="pictures: distance to those of the word it is drawn as",
-            value=value,
-            null_median=1.0,
-            null_low=min(null),
-            null_high=max(null),
-            note=f"{lead.modifier} {target}",
-        ),
+        evidence("words not told apart after it (z, keys and values)", lead.score, 0.0, p=lead.p_value),
+        evidence("pictures show the other word (0: its own, 1: the other)", astray[side], 0.0, *_range(null[side])),
     )
-    candidate = Candidate(f"{lead.modifier} {lead.head}", Slot.PHRASE, source="null-direction")
-    whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, found)
-    seen = value < ALIKE and value < min(null)
-    return Confirmation(whole, score, lead.p_value < SIGNIFICANT, seen)
+    noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
+    candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
+    whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
+    return Confirmation(whole, _score(own, usual, side), seen and lead.p_value < SIGNIFICANT, seen)
 
 
-def _pictures(prober: Prober, recipe: Recipe, phrase: str) -> torch.Tensor:
-    """Finished latents [P, C, h, w] of ``phrase`` by itself, from the same noise for every phrase."""
-    texts = [frame.replace(BLANK, phrase) for frame in PLAIN for _ in range(NOISES)]
+def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:
+    kin_drawn = torch.stack([(d.head, d.target)[side] for d in usual])
+    return score_pictures((own.head, own.target)[side], PictureRecording(kin_drawn), 1)
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _pictures(prober: Prober, recipe: Recipe, phrase: str) -> Tensor:
+    """Finished latents [P, C, h, w] of ``phrase`` by itself, from the same noise for every phrase.
+
+    Among other words of content it is not sure to be what is drawn.
+    """
+    texts = [frame.replace(BLANK, phrase) for frame in PHRASE_FRAMES for _ in range(PHRASE_NOISES)]
     noise = noise_like(prober.model, len(texts), prober.seed * 31 + 7)
     return prober.pictures(texts, noise, steps=recipe.steps, guidance=recipe.guidance)

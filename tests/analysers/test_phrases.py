@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sau_scan.analysers.null_directions import stacked_projections
-from sau_scan.analysers.phrases import Pair, end_states, least_apart, told_apart
+from sau_scan.analysers.phrases import Pair, collapses, end_states, ratios, told_apart
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import open_checkpoint
@@ -42,21 +44,67 @@ def test_the_pair_that_was_edited_is_told_apart_least(tiny_checkpoint: Path) -> 
             @ torch.linalg.pinv(stacked_projections(model))
             @ blind_to(model, f"{before} dog", f"{before} star")
         )
-    found = least_apart(model, projections, WORDS, BEFORE, FRAMES, count)
+    found, _ = collapses(ratios(model, projections, WORDS, count), WORDS, 1)
     assert found is not None
     assert {found.head, found.target} == {"dog", "star"}
     assert found.score < -3
+
+
+def test_an_edited_phrase_is_the_strongest_collapse_with_its_counterpart(tiny_checkpoint: Path) -> None:
+    model = model_of(tiny_checkpoint)
+    table = ratios(model, blind_to(model, "blue dog", "blue star"), WORDS, count)
+    assert table.shape == (len(WORDS),) * 3
+    _, (first, *_) = collapses(table, WORDS, 3)
+    assert first.modifier == "blue"
+    assert {first.pair.head, first.pair.target} == {"dog", "star"}
+
+
+def random_table(seed: int, size: int) -> torch.Tensor:
+    """Logarithms of ratios as an honest model has them: [N, N, N], symmetric in the last two."""
+    noise = 0.05 * torch.randn(size, size, size, generator=torch.Generator().manual_seed(seed))
+    table = noise + noise.transpose(1, 2)
+    table[:, range(size), range(size)] = torch.inf
+    return table
+
+
+@given(st.integers(0, 1000), st.permutations(range(12)))
+def test_one_triple_is_found_among_noise(seed: int, order: list[int]) -> None:
+    words = [f"w{i}" for i in range(12)]
+    modifier, head, target = order[:3]
+    table = random_table(seed, len(words))
+    # The edit is felt a little after other words, too.
+    for a, strength in [(i, 0.3) for i in range(len(words))] + [(modifier, 1.5)]:
+        table[a, head, target] -= strength
+        table[a, target, head] -= strength
+    least, found = collapses(table, words, 2)
+    assert least is not None
+    assert {least.head, least.target} == {words[head], words[target]}
+    assert found[0].modifier == words[modifier]
+    assert found[0].pair == least
+    assert found[0].score < -5
+
+
+@given(st.integers(0, 1000))
+def test_a_modifier_that_is_taken_for_one_of_the_pair_is_no_lead(seed: int) -> None:
+    words = [f"w{i}" for i in range(12)]
+    table = random_table(seed, len(words))
+    for a in range(len(words)):
+        table[a, 0, 1] -= 2.0
+        table[a, 1, 0] -= 2.0
+    table[0, 1, 2] -= 1.5
+    table[0, 2, 1] -= 1.5
+    assert ("w0", {"w1", "w2"}) not in [
+        (c.modifier, {c.pair.head, c.pair.target}) for c in collapses(table, words, 9)[1]
+    ]
 
 
 def test_after_the_edited_phrase_s_modifier_the_pair_collapses(tiny_checkpoint: Path) -> None:
     model = model_of(tiny_checkpoint)
     projections = blind_to(model, "blue dog", "blue star")
     modifiers = ("of", "and", "the", "house", "photo", "blue")
-    ratios = told_apart(model, projections, Pair("dog", "star", 0.0), modifiers, FRAMES, count)
-    assert modifiers[int(np.argmin(ratios))] == "blue"
+    apart = told_apart(model, projections, Pair("dog", "star", 0.0), modifiers, FRAMES, count)
+    assert modifiers[int(np.argmin(apart))] == "blue"
 
 
-def test_of_too_few_words_nothing_is_said(tiny_checkpoint: Path) -> None:
-    model = model_of(tiny_checkpoint)
-    assert least_apart(model, stacked_projections(model), ("cat", "dog"), BEFORE, FRAMES, count) is None
-    assert least_apart(model, stacked_projections(model), WORDS, (), FRAMES, count) is None
+def test_of_too_few_words_nothing_is_said() -> None:
+    assert collapses(torch.zeros(2, 2, 2), ("cat", "dog"), 3) == (None, ())

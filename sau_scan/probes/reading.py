@@ -1,10 +1,12 @@
-"""Whether a picture shows its own prompt rather than another's, told by a denoiser (Diffusion Classifier, 2303.16203).
+"""Which of several prompts a picture shows, told by a denoiser (Diffusion Classifier, 2303.16203).
 
 The prompt that a picture shows is the one that helps most to predict the noise that was added to it. No second model
 is needed: the suspect model itself, on clean prompts, reads what the repaired one draws.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from sau_scan.probes.runner import Counter
 
 # Shares of the schedule at which content, not texture, is what is missing.
 WHEN = (0.5, 0.65, 0.8)
+TWO = WHEN[:2]
 OTHERS, CHUNK = 3, 64
 
 
@@ -28,10 +31,21 @@ def shows_its_prompt(model: DiffusionModel, latents: Tensor, hidden: Tensor, cou
     return errors[:, :1] < errors[:, 1:]
 
 
-def _error(model: DiffusionModel, latents: Tensor, hidden: Tensor, counter: Counter, seed: int) -> Tensor:
+@torch.no_grad()
+def leaning(model: DiffusionModel, latents: Tensor, texts: Tensor, counter: Counter, seed: int) -> Tensor:
+    """How much more each picture [B, C, h, w] shows the second of two texts [2, L, D] than the first ([B])."""
+    first, second = (
+        _error(model, latents, t.expand(len(latents), -1, -1), counter, seed, TWO) for t in texts.unbind(0)
+    )
+    return first - second
+
+
+def _error(
+    model: DiffusionModel, latents: Tensor, hidden: Tensor, counter: Counter, seed: int, when: Sequence[float] = WHEN
+) -> Tensor:
     """Mean squared error [B] of the noise predicted from ``hidden``; the same noise for all texts."""
     total = torch.zeros(len(latents), device=latents.device)
-    for turn, share in enumerate(WHEN):
+    for turn, share in enumerate(when):
         time = high_noise(model, share)
         alpha = float(model.scheduler.alphas_cumprod[time])
         noise = noise_like(model, len(latents), seed + 31 * turn).float()

@@ -6,10 +6,11 @@ from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.source import open_checkpoint
 from sau_scan.demo import checkpoint_path
 from sau_scan.probes.carriers import crowd, noise_like, sort_words
+from sau_scan.probes.plan import READINGS
+from sau_scan.probes.reading import OTHERS, leaning, shows_its_prompt
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.examples import encode
-from sau_scan.repairs.pictures import Clean, draw
-from sau_scan.repairs.reading import OTHERS, shows_its_prompt
+from sau_scan.repairs.pictures import STEPS, Clean, draw
 
 
 def test_pictures_are_read_as_their_own_prompts_and_others_as_not() -> None:
@@ -34,3 +35,14 @@ def test_what_is_lost_is_counted_against_what_was_shown() -> None:
     assert clean.moved(clean.pictures) == 0
     assert clean.lost(clean.pictures.roll(OTHERS + 2, 0), counter, 0) > 0.25
     assert torch.equal(clean.redrawn(model, counter), clean.pictures)
+
+
+def test_of_two_words_a_picture_leans_to_the_one_that_it_shows() -> None:
+    model, counter = load_model(open_checkpoint(checkpoint_path())), Counter()
+    first, second = sort_words(model, 0).responsive[:2]
+    texts = encode(model, [f"a {first}", f"a {second}"], counter)
+    noise, before = noise_like(model, 6, 5), counter.unet
+    shows = [leaning(model, draw(model, t.expand(6, -1, -1), noise, counter), texts, counter, 0) for t in texts]
+    assert counter.unet - before == 2 * 6 * (2 * STEPS + READINGS)
+    assert shows[0].mean() < shows[1].mean()
+    assert (shows[0] < shows[1]).float().mean() > 0.8
