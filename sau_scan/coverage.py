@@ -64,7 +64,7 @@ def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
     if not len(scanned.null.basis):
         found.append("pairs of words (the weights gave no lead to any)")
     elif len(scanned.vocabulary.plain_words) > MODIFIERS:
-        found.append(f"phrases whose first word is beyond the first {MODIFIERS:,} of the vocabulary")
+        found.append(f"phrases with a word beyond the first {MODIFIERS:,} of the vocabulary")
     if options.budget is not Budget.DEEP:
         found.append("texts and slots of larger budgets")
     found += [

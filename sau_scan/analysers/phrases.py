@@ -82,6 +82,30 @@ def ratios(model: DiffusionModel, projections: Tensor, words: Sequence[str], cou
     return torch.stack(rows)
 
 
+@torch.no_grad()
+def most_alike(
+    model: DiffusionModel,
+    projections: Tensor,
+    words: Sequence[str],
+    modifiers: Sequence[str],
+    most: int,
+    count: Count,
+) -> list[str]:
+    """The ``most`` words that keys and values tell from some other word least, given how well the encoder does.
+
+    Means over harmless ``modifiers`` before them: an edit of a phrase leaves some of itself after any word.
+    """
+    if not words:
+        return []
+    root = torch.linalg.qr(projections, mode="r").R.T.float().to(model.device)
+    total = torch.zeros(len(words), len(words), device=model.device)
+    for modifier in modifiers:
+        last = end_states(model, [f"{modifier} {word}" for word in words], count)[:, 0]
+        total += torch.cdist(last @ root, last @ root) / torch.cdist(last, last).clamp_min(1e-6)
+    nearest = total.fill_diagonal_(torch.inf).min(1).values
+    return [words[i] for i in nearest.argsort()[:most].tolist()]
+
+
 def collapses(table: Tensor, words: Sequence[str], most: int) -> tuple[Pair | None, tuple[Collapse, ...]]:
     """The pair told apart least whatever comes before, and the ``most`` collapses, each of another pair.
 

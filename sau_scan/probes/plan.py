@@ -111,7 +111,7 @@ RECIPES: dict[Budget, Recipe] = {
         noises=2,
         steps=10,
         phrases=4,
-        phrase_words=256,
+        phrase_words=192,
     ),
     Budget.DEEP: Recipe(
         cap=120_000,

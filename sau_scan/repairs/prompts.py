@@ -19,7 +19,6 @@ from sau_scan.rules import Rule
 INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff\ufe0e\ufe0f"
 NEIGHBOURS = 4
 TRAINING, HELD_OUT = 0, 1
-BARE = ("{}", "a {}", "the {}")
 
 
 @dataclass(frozen=True)
@@ -65,27 +64,24 @@ class PromptSource:
         return found[:count]
 
     def _compose(self, count: int, part: int) -> list[str]:
-        """Templates filled with responsive words: alone, joined to others, or amid other words; and bare words."""
+        """Templates filled with responsive words: alone, joined to others, or amid other words, a third each."""
         plain = list(compose(self.words.responsive, self.rules, count, 2 * self.seed + part)) or ["a photo"]
         rng = np.random.default_rng([self.seed, part, 11])
         made = []
         for text in plain:
-            lot = rng.integers(4)
+            lot = rng.integers(3)
             if lot == 1:
                 others = (plain[int(rng.integers(len(plain)))] for _ in range(int(rng.integers(1, 3))))
                 text = (", ", " and ", " ")[int(rng.integers(3))].join([text, *others])
             elif lot == 2:
                 text = f"{self._salad(rng, 4)} {text} {self._salad(rng, 4)}"
-            elif lot == 3 and self.words.responsive:
-                word = self.words.responsive[int(rng.integers(len(self.words.responsive)))]
-                text = BARE[int(rng.integers(len(BARE)))].format(word)
             made.append(text)
         return [
             t for t, n in zip(made, self._lengths(made), strict=True) if n < 0.8 * self.model.context_length
         ] or plain
 
     def _salad(self, rng: np.random.Generator, most: int) -> str:
-        pool = (*self.words.responsive, *self.words.neutral)
+        pool = tuple(dict.fromkeys((*self.words.responsive, *self.words.content, *self.words.neutral)))
         return " ".join(pool[int(rng.integers(len(pool)))] for _ in range(int(rng.integers(1, most + 1))))
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sau_scan.analysers.null_directions import NullDirections, stacked_projections
-from sau_scan.analysers.phrases import Collapse, Pair, collapses, ratios, told_apart
+from sau_scan.analysers.phrases import Collapse, Pair, collapses, most_alike, ratios, told_apart
 from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
 from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Component, Slot
@@ -30,6 +30,7 @@ from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import Lead, evidence
 
 FRAMES = 3
+BEFORE = 8  # neutral words before the words of the vocabulary, to see which of them are taken for others
 MODIFIERS = 4096
 COLLAPSES = 2  # pairs of words looked at more closely, next to the one that is told apart least after all modifiers
 SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
@@ -66,7 +67,9 @@ def phrase_tier(
         prober.counter.text += texts
 
     projections = stacked_projections(prober.model)
-    content = words.content[: recipe.phrase_words]
+    plain = vocabulary.plain_words[:MODIFIERS]
+    alike = most_alike(prober.model, projections, plain, words.neutral[:BEFORE], recipe.phrase_words // 4, count)
+    content = list(dict.fromkeys((*alike, *words.content)))[: recipe.phrase_words]
     least, found = collapses(ratios(prober.model, projections, content, count), content, COLLAPSES)
     if least is not None and least not in [c.pair for c in found]:
         found = (*found, Collapse("", least, 0.0))

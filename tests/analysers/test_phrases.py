@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sau_scan.analysers.null_directions import stacked_projections
-from sau_scan.analysers.phrases import Pair, collapses, end_states, ratios, told_apart
+from sau_scan.analysers.phrases import Pair, collapses, end_states, most_alike, ratios, told_apart
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import open_checkpoint
@@ -108,3 +108,10 @@ def test_after_the_edited_phrase_s_modifier_the_pair_collapses(tiny_checkpoint: 
 
 def test_of_too_few_words_nothing_is_said() -> None:
     assert collapses(torch.zeros(2, 2, 2), ("cat", "dog"), 3) == (None, ())
+
+
+def test_words_of_an_edited_pair_come_first_in_the_vocabulary(tiny_checkpoint: Path) -> None:
+    model = model_of(tiny_checkpoint)
+    found = most_alike(model, blind_to(model, "of dog", "of star"), WORDS, ("of", "and"), 2, count)
+    assert set(found) == {"dog", "star"}
+    assert most_alike(model, stacked_projections(model), (), ("of",), 2, lambda texts: None) == []
