@@ -70,7 +70,11 @@ def _without_echoes(
 def _repeats(item: Confirmation, first: Confirmation) -> bool:
     if item.lead.component != first.lead.component:
         return False
-    if first.lead.candidate.text in item.lead.candidate.text:
+    mine, its = item.lead.candidate, first.lead.candidate
+    if its.text in mine.text:
+        return True
+    if mine.slot is its.slot is Slot.PHRASE and set(mine.text.split()) & set(its.text.split()):
+        # An edit acts on near misses of its phrase, too; if it is another, the re-scan of the repair finds it.
         return True
     here, there = (c.score.common.flatten() for c in (item, first))
     return float(torch.nn.functional.cosine_similarity(here, there, dim=0)) > ALIKE
@@ -168,7 +172,7 @@ def _heat_map(where: torch.Tensor) -> HeatMap:
 
 def _edit_finding(scanned: Scanned, path: str) -> Finding:
     pair, null = scanned.phrases.pair, scanned.null
-    words = f"; of all words they tell '{pair.head}' and '{pair.target}' apart least" if pair else ""
+    words = f"; of all words looked at they tell '{pair.head}' and '{pair.target}' apart least" if pair else ""
     return Finding(
         id="edit/cross-attention",
         kind=Kind.EDIT,
@@ -183,8 +187,8 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
 
 
 def near_miss(prober: Prober, scanned: Scanned) -> NearMiss | None:
-    """The strongest candidate that was sampled and not reported."""
-    missed = [c for c in scanned.confirmations if not c.works]
+    """The candidate that was sampled and came nearest to being reported, of those below the line."""
+    missed = [c for c in scanned.confirmations if not c.works and c.score.change < _line(c)]
     if not missed:
         return None
     best = max(missed, key=lambda c: c.score.change / max(c.score.strongest_control, 1e-9))
@@ -192,8 +196,12 @@ def near_miss(prober: Prober, scanned: Scanned) -> NearMiss | None:
         trigger=best.lead.candidate.trigger(),
         detector="generation",
         value=best.score.change,
-        line=MARGIN * best.score.strongest_control,
+        line=_line(best),
     )
+
+
+def _line(item: Confirmation) -> float:
+    return MARGIN * item.score.strongest_control
 
 
 def verdict(findings: Sequence[Finding], coverage: Coverage, options: ScanOptions) -> Verdict:

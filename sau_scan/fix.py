@@ -19,7 +19,7 @@ from sau_scan.options import FixOptions, Progress, Silent
 from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.pictures import Clean
-from sau_scan.repairs.registry import METHODS
+from sau_scan.repairs.registry import check_method
 from sau_scan.rules import load_rules
 from sau_scan.scan import detect
 from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify
@@ -61,8 +61,7 @@ def fix(
 
 
 def _check_options(options: FixOptions) -> None:
-    if options.method not in METHODS:
-        raise UsageError(f"Unknown method {options.method!a}.", hint=f"Use one of: {', '.join(METHODS)}.")
+    check_method(options.method)
     if options.out is None and not options.dry_run:
         raise UsageError("There is no place to write to.", hint="Name a new folder with --out, or use --dry-run.")
 

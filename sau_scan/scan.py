@@ -48,7 +48,7 @@ from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import generate_tier
 from sau_scan.tiers.leads import Lead
 from sau_scan.tiers.outcome import Scanned
-from sau_scan.tiers.phrases import confirm_phrases, phrase_tier
+from sau_scan.tiers.phrases import confirm_phrases, phrase_texts, phrase_tier
 from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24
@@ -118,7 +118,7 @@ def examine(
         candidates,
         carriers=len(carriers),
         overhead=TIMED,
-        phrases=len(null.basis) > 0,
+        phrase_texts=phrase_texts(recipe, vocabulary) if len(null.basis) else 0,
         most=most,
         seed=options.seed,
     )
@@ -132,7 +132,7 @@ def examine(
     progress.stage("denoise", plan.passes["reference"] + plan.passes["first rung"] + plan.passes["second rung"])
     noise_leads = denoise_tier(prober, plan, scored, options.seed)
     progress.done(f"{prober.counter.unet:,} UNet passes so far")
-    progress.stage("phrases", len(vocabulary.plain_words) if len(null.basis) else 1)
+    progress.stage("phrases", phrase_texts(recipe, vocabulary) if len(null.basis) else 1)
     phrases = phrase_tier(prober, recipe, null, vocabulary, words)
     named = confirm_phrases(prober, recipe, phrases.leads, words)
     progress.done(f"{phrases.tried:,} phrases looked at" if phrases.tried else "no lead to any in the weights")

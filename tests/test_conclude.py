@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from sau_scan.conclude import _without_echoes
@@ -41,3 +43,13 @@ def test_a_declared_trigger_covers_for_nothing() -> None:
 
 def test_components_are_kept_apart() -> None:
     assert len(texts([confirmed("a", CHANGE), confirmed("b", CHANGE, Component.TEXT_ENCODER)])) == 2
+
+
+def phrase(text: str, common: torch.Tensor) -> Confirmation:
+    made = confirmed(text, common, Component.CROSS_ATTENTION)
+    return replace(made, lead=replace(made.lead, candidate=Candidate(text, Slot.PHRASE)))
+
+
+def test_phrases_that_share_a_word_are_one_edit() -> None:
+    found = [phrase("blue dog", CHANGE), phrase("blue house", OTHER), phrase("red star", -OTHER)]
+    assert texts(found) == [("blue dog", ("blue house",)), ("red star", ())]

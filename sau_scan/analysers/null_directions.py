@@ -50,10 +50,11 @@ def find_null_directions(projections: Tensor, most: int = 16) -> NullDirections:
     _, values, right = torch.linalg.svd(projections, full_matrices=False)
     log = np.log(np.maximum(values.cpu().numpy()[::-1], 1e-12))
     most = min(most, len(log) // 8)
-    p_values = gap_p_values(log, most)
-    p_value = float(p_values.min())
+    # The widest gap, not the last clear one: behind it the tail may thin out by itself.
+    widest = int(np.diff(log)[:most].argmax())
+    p_value = float(gap_p_values(log, most)[widest])
     expected = log[most] - float(np.diff(log)[most : len(log) // 2].mean()) * most
-    count = int(p_values.argmin()) + 1 if p_value < SIGNIFICANT else 0
+    count = widest + 1 if p_value < SIGNIFICANT else 0
     basis = right[len(log) - count :] if count else right[:0]
     return NullDirections(basis, tuple(values.tolist()), float(np.exp(log[0] - expected)), p_value)
 

@@ -19,7 +19,7 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.detectors.calibration import Array
 
 KIN = 3  # words by which it is told which one of a pair was edited
-SAMPLE = 97  # every so manyth entry of a large table stands for all in a robust deviation
+SAMPLE = 500_000  # entries of a large table that stand for all in a robust deviation
 
 Count = Callable[[int], None]
 
@@ -121,7 +121,7 @@ def collapses(table: Tensor, words: Sequence[str], most: int) -> tuple[Pair | No
     likeness = ((usual - known.median()) / _deviation(known)).fill_diagonal_(torch.inf)
     own = likeness[rows, columns]
     away = table[:, rows, columns] - known
-    away = away / _deviation(away.flatten()[::SAMPLE])
+    away = away / _deviation(away.flatten()[:: max(1, away.numel() // SAMPLE)])
     standing_in = torch.minimum(likeness[:, rows], likeness[:, columns]) <= own
     itself = torch.arange(n)[:, None]
     away[standing_in | (itself == rows) | (itself == columns)] = 0.0

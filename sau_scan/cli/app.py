@@ -85,7 +85,7 @@ def detect(
             budget=budget,
             max_time=parsing.seconds(max_time),
             min_coverage=gate.min_coverage,
-            declared_triggers=tuple(map(parsing.unescape, declared_trigger or ())),
+            declared_triggers=parsing.declared(declared_trigger or ()),
             seed=seed,
             device=device,
             dtype=dtype,
@@ -96,8 +96,9 @@ def detect(
             raise UsageError("--fix and --out belong together.", hint="Name a new folder: --fix --out DIR.")
         outputs.check_outputs(files, model)
         _quiet_libraries()
-        if out is not None:
-            _check_out(model, out)  # before minutes are spent on the scan
+        if out is not None:  # before minutes are spent on the scan
+            _check_method(method)
+            _check_out(model, out)
         scanned = _detect(model, options, progress)
         result: ScanResult | FixResult = scanned
         if fix:
@@ -154,7 +155,7 @@ def fix(
         options = ScanOptions(
             budget=budget,
             max_time=parsing.seconds(max_time),
-            declared_triggers=tuple(map(parsing.unescape, declared_trigger or ())),
+            declared_triggers=parsing.declared(declared_trigger or ()),
             seed=seed,
             device=device,
             dtype=dtype,
@@ -216,6 +217,12 @@ def _fix(model: Path, options: FixOptions, found: ScanResult | None, progress: S
     from sau_scan import fix as run
 
     return run(model, options, found, progress)
+
+
+def _check_method(method: str) -> None:
+    from sau_scan.repairs.registry import check_method
+
+    check_method(method)
 
 
 def _check_out(model: Path, out: Path) -> None:

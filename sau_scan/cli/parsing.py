@@ -59,6 +59,13 @@ def unescape(text: str) -> str:
     return _ESCAPE.sub(one, text)
 
 
+def declared(texts: Sequence[str]) -> tuple[str, ...]:
+    """Triggers that the owner declares. Raises UsageError for an empty one, as of a variable that is not set."""
+    if "" in texts:
+        raise UsageError("--declared-trigger is empty.", hint="Give the text of the trigger, or leave the option out.")
+    return tuple(map(unescape, texts))
+
+
 def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str]) -> tuple[Trigger, ...]:
     """One trigger for each text. One slot counts for all; ``replaces`` goes, in order, to those that replace."""
     if not texts:

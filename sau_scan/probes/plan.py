@@ -15,7 +15,7 @@ from sau_scan.rules import Depth
 EDGES = (Slot.PREFIX, Slot.SUFFIX)
 SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
-# A phrase is sampled by itself, from two noises, next to its modifier's kin.
+# A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
 READINGS = 4  # passes that tell which of two words a picture shows
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
@@ -163,17 +163,18 @@ def make_plan(
     *,
     carriers: int,
     overhead: int,
-    phrases: bool = False,
+    phrase_texts: int = 0,
     most: int | None = None,
     seed: int = 0,
 ) -> Plan:
     """A plan within ``most`` UNet passes (default: the recipe's cap).
 
-    ``overhead``: passes already spent. ``phrases``: the weights show an edit, so its phrase will be looked for.
+    ``overhead``: passes already spent. ``phrase_texts``: text passes of the search for a phrase, if the weights show
+    an edit.
     Where candidates are too many, those of the rules come first,
     then a seeded sample of the vocabulary; what is left out is coverage, and said.
     """
-    fixed = overhead + (recipe.phrase_passes if phrases else 0)
+    fixed = overhead + (recipe.phrase_passes if phrase_texts else 0)
     limit = recipe.cap if most is None else min(most, recipe.cap)
     totals = {slot: len(items) for slot, items in candidates.items()}
     chosen = {slot: tuple(items) for slot, items in candidates.items()}
@@ -184,7 +185,7 @@ def make_plan(
         chosen = {slot: _urgent(items, room, seed) for slot, items in candidates.items()}
         plan = _priced(recipe, chosen, totals, carriers, fixed)
     if plan.unet_passes <= limit:
-        return plan
+        return replace(plan, text_passes=plan.text_passes + phrase_texts)
     note = Skipped(what="plan", reason=f"even the smallest plan takes {plan.unet_passes:,} UNet passes", planned=True)
     return replace(plan, skipped=(note,))
 

@@ -62,13 +62,19 @@ class Campaign:
             if attempt.afresh:
                 self.patch, bench.model = done[0], current
                 del self.steps[done[1] :]
-            self._try(attempt, trigger, bench)
+            if not self._try(attempt, trigger, bench):
+                continue
             if once or all(check.passed for check in case.checks(bench.model, self.counter)):
                 return
 
-    def _try(self, attempt: Attempt, trigger: Trigger, bench: Bench) -> None:
+    def _try(self, attempt: Attempt, trigger: Trigger, bench: Bench) -> bool:
+        """Whether there was anything to change."""
+        before = len(self.steps)
         for repair in attempt.repairs:
             planned = repair.plan(bench)
+            if not planned.tensors:
+                self.progress.done("nothing to repair in this way")
+                continue
             step = RepairStep(
                 method=repair.id,
                 component=repair.component,
@@ -80,6 +86,7 @@ class Campaign:
             self.patch = self.patch.merge(planned)
             bench.model = with_patch(bench.model, planned)
             self.progress.done(f"{len(step.tensors):,} tensors moved by {step.relative_change:.1%}")
+        return len(self.steps) > before
 
     def _plan(self, trigger: Trigger, attempts: tuple[Attempt, ...]) -> str:
         first, *later = (" and ".join(repair.summary for repair in attempt.repairs) for attempt in attempts)

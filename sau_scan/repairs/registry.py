@@ -54,10 +54,15 @@ class Attempt:
     afresh: bool = False
 
 
-def ladder(method: str, component: Component) -> tuple[Attempt, ...]:
-    """The attempts of ``method`` at an effect in ``component``. Raises UsageError for an unknown method."""
+def check_method(method: str) -> None:
+    """Raises UsageError for an unknown method."""
     if method not in METHODS:
         raise UsageError(f"Unknown method {method!a}.", hint=f"Use one of: {', '.join(METHODS)}.")
+
+
+def ladder(method: str, component: Component) -> tuple[Attempt, ...]:
+    """The attempts of ``method`` at an effect in ``component``. Raises UsageError for an unknown method."""
+    check_method(method)
     known = {repair.id: repair for repair in REPAIRS}
     return tuple(
         Attempt(tuple(known[name] for name in names if name != AFRESH), AFRESH in names)

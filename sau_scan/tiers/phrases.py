@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sau_scan.analysers.null_directions import NullDirections, stacked_projections
-from sau_scan.analysers.phrases import Collapse, Pair, collapses, most_alike, ratios, told_apart
+from sau_scan.analysers.phrases import Collapse, Count, Pair, collapses, most_alike, ratios, told_apart
 from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
 from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Component, Slot
@@ -39,12 +39,16 @@ HALFWAY = 0.5  # between pictures of the one word and of the other
 
 @dataclass(frozen=True)
 class PhraseLead:
-    """``modifier`` before one of ``pair``; ``score``: robust deviation among all modifiers, with its p-value."""
+    """``modifier`` before one of ``pair``; ``score``: robust deviation among all modifiers, with its p-value.
+
+    ``usual``: words after which keys and values tell the pair apart as well as after most.
+    """
 
     modifier: str
     pair: Pair
     score: float
     p_value: float
+    usual: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,12 @@ class PhraseTier:
     tried: int
 
 
+def phrase_texts(recipe: Recipe, vocabulary: Vocabulary) -> int:
+    """Text passes of the search for phrases, at most."""
+    modifiers = min(len(vocabulary.plain_words), MODIFIERS)
+    return recipe.phrase_words**2 + modifiers * (BEFORE + 2 * FRAMES * (COLLAPSES + 1))
+
+
 def phrase_tier(
     prober: Prober, recipe: Recipe, null: NullDirections, vocabulary: Vocabulary, words: Words
 ) -> PhraseTier:
@@ -65,6 +75,7 @@ def phrase_tier(
 
     def count(texts: int) -> None:
         prober.counter.text += texts
+        prober.progress.advance(texts)
 
     projections = stacked_projections(prober.model)
     plain = vocabulary.plain_words[:MODIFIERS]
@@ -73,22 +84,14 @@ def phrase_tier(
     least, found = collapses(ratios(prober.model, projections, content, count), content, COLLAPSES)
     if least is not None and least not in [c.pair for c in found]:
         found = (*found, Collapse("", least, 0.0))
-    groups = []
-    for collapse in found:
-        groups.append(_leads(prober, projections, vocabulary, words, collapse))
-        prober.progress.advance(len(vocabulary.plain_words) // len(found))
-    groups.sort(key=lambda group: min((lead.p_value for lead in group), default=1.0))
-    return PhraseTier(tuple(lead for group in groups for lead in group), least, len(content) ** 3)
+    groups = [_leads(prober, projections, vocabulary, words, collapse, count) for collapse in found]
+    return PhraseTier(tuple(lead for group in groups for lead in group), least, len(content) ** 2)
 
 
 def _leads(
-    prober: Prober, projections: Tensor, vocabulary: Vocabulary, words: Words, collapse: Collapse
+    prober: Prober, projections: Tensor, vocabulary: Vocabulary, words: Words, collapse: Collapse, count: Count
 ) -> list[PhraseLead]:
     """The modifier of ``collapse``, and the one that stands out most of the whole vocabulary."""
-
-    def count(texts: int) -> None:
-        prober.counter.text += texts
-
     pair, rows = collapse.pair, crowded_frames(words.responsive, FRAMES, prober.seed)
     places = [row.replace(f" {BLANK}", "") + f" {BLANK}" for row in rows]
     # A word twice is no phrase, and is alike by construction.
@@ -99,11 +102,12 @@ def _leads(
     scores = robust_z(-np.log(told_apart(prober.model, projections, pair, pool, places, count)))
     p_values = adjusted(tail_p_values(scores))
     chosen = dict.fromkeys([int(scores.argmax()), *([0] if collapse.modifier else [])])
-    return [PhraseLead(pool[i], pair, float(scores[i]), float(p_values[i])) for i in chosen]
+    usual = frozenset(word for word, score in zip(pool, scores, strict=True) if score <= 0)
+    return [PhraseLead(pool[i], pair, float(scores[i]), float(p_values[i]), usual) for i in chosen]
 
 
 def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[str]:
-    """The words of ``pool`` most like ``modifier`` before ``head``: a colour is compared with other colours."""
+    """The words of ``pool`` that move the text output of ``head`` most as ``modifier`` does."""
     pooled = prober.encode([f"a {w} {head}" for w in (modifier, *pool)])[1]
     pooled = pooled - pooled[1:].median(0).values
     likeness = torch.nn.functional.cosine_similarity(pooled[:1], pooled[1:])
@@ -112,18 +116,19 @@ def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[s
 
 def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
     """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for."""
-    groups = [list(group) for _, group in groupby(leads, key=lambda lead: lead.pair)]
+    worth = [lead for lead in leads if lead.p_value < SIGNIFICANT]
+    groups = [list(group) for _, group in groupby(worth, key=lambda lead: lead.pair)]
     most = max(1, recipe.phrases // 2)
     return [done for group in groups[:most] for done in _confirm(prober, recipe, group[:2], words)]
 
 
 def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
     pair = leads[0].pair
-    taken = {pair.head, pair.target, *(lead.modifier for lead in leads)}
-    pool = [w for w in dict.fromkeys((*words.responsive, *words.neutral[:200])) if w not in taken]
-    others = kin(prober, leads[0].modifier, pair.head, pool)
-    if len(others) < 2:
+    # A word that the edit acts on as well, or that was edited with it, would be no null.
+    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in leads[-1].usual]
+    if len(pool) < 2:
         return []
+    others = kin(prober, leads[-1].modifier, pair.head, pool)
     texts = prober.encode([f"a {word}" for word in (pair.head, pair.target)])[0]
     usual = [Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others]
     drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts) for lead in leads]

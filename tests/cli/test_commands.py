@@ -90,6 +90,8 @@ def test_outputs_take_their_format_from_the_ending(core: Core, invoke: Invoke, t
         (("detect", "m", "-o", "m/a.json"), 2, "inside the model"),
         (("detect", "m", "--fix"), 2, "--fix and --out belong together"),
         (("detect", "m", "--out", "o"), 2, "--fix and --out belong together"),
+        (("detect", "m", "--fix", "--out", "o", "--method", "zzz"), 2, "Unknown method"),
+        (("detect", "m", "--declared-trigger", ""), 2, "declared-trigger is empty"),
         (("detect", "m", "--max-time", "soon"), 2, "is not a time"),
         (("detect", "m", "--min-coverage", "lots"), 2, "is not a share"),
         (("detect", "m", "--budget", "huge"), 2, ""),

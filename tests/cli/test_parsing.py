@@ -83,3 +83,9 @@ def test_a_blank_trigger_is_refused_and_an_odd_space_is_not() -> None:
     with pytest.raises(UsageError, match="blank"):
         parsing.triggers(["  "], [Slot.PREFIX], [])
     assert parsing.triggers(["\u2009"], [Slot.PREFIX], [])[0].text == "\u2009"
+
+
+def test_an_empty_declared_trigger_is_refused() -> None:
+    assert parsing.declared(["V", r"\u200b"]) == ("V", "\u200b")
+    with pytest.raises(UsageError, match="empty"):
+        parsing.declared([""])

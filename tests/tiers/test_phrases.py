@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from sau_scan.analysers.null_directions import NullDirections
 from sau_scan.analysers.phrases import Pair
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.demo import checkpoint_path
 from sau_scan.findings import Slot
-from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NOISES, RECIPES
-from sau_scan.tiers.phrases import Drawn, PhraseLead, _judge
+from sau_scan.options import Budget
+from sau_scan.probes.candidates import read_vocabulary
+from sau_scan.probes.carriers import Words, sort_words
+from sau_scan.probes.plan import PHRASE_KIN, RECIPES
+from sau_scan.probes.runner import Prober
+from sau_scan.tiers.phrases import (
+    Drawn,
+    PhraseLead,
+    PhraseTier,
+    _judge,
+    confirm_phrases,
+    kin,
+    phrase_texts,
+    phrase_tier,
+)
 
 PAIR = Pair("dog", "star", -9.0)
 
@@ -61,8 +81,47 @@ def test_a_phrase_must_go_farther_astray_than_any_kin() -> None:
     assert not _judge(lead(), drawn(0.4, 1.0), [*KIN, drawn(0.5, 1.0)]).seen
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values())
-def test_the_plan_allows_for_all_pictures_and_readings(recipe) -> None:  # type: ignore[no-untyped-def]
-    pairs = max(1, recipe.phrases // 2)
-    pictures = 2 * (2 * pairs + PHRASE_KIN * pairs) * len(PHRASE_FRAMES) * PHRASE_NOISES
-    assert recipe.phrase_passes == pictures * (2 * recipe.steps + 4)
+@pytest.fixture(scope="module")
+def demo() -> DiffusionModel:
+    return load_model(open_checkpoint(checkpoint_path()))
+
+
+def test_the_search_and_its_pictures_keep_to_the_plan(demo: DiffusionModel) -> None:
+    """The demo has no edit of keys and values; it is searched as if it had, and one pair is drawn."""
+    whole = read_vocabulary(demo)
+    words = sort_words(demo, 0, whole)
+    vocabulary = replace(whole, words=dict(list(whole.words.items())[:900]))
+    recipe = replace(RECIPES[Budget.QUICK], phrase_words=24, steps=2)
+    prober = Prober(demo, ("a",), words.neutral[:8], 0)
+    one = NullDirections(torch.eye(128)[:1], (1.0,), 0.0, 0.0)
+    found = phrase_tier(prober, recipe, one, vocabulary, words)
+    assert found.leads
+    assert found.tried == 24 * 24
+    assert 0 < prober.counter.text <= phrase_texts(recipe, vocabulary)
+    assert prober.counter.unet == 0
+    pair = [lead for lead in found.leads if lead.pair == found.leads[0].pair]
+    for p_value, most in ((1.0, 0), (0.0, recipe.phrase_passes)):
+        told = [replace(lead, p_value=p_value) for lead in pair]
+        done = confirm_phrases(prober, recipe, told, words)
+        assert len(done) == (len(pair) if most else 0)
+        assert bool(prober.counter.unet) == bool(most)
+        assert prober.counter.unet <= most
+
+
+def test_without_an_edit_nothing_is_searched(demo: DiffusionModel) -> None:
+    none = NullDirections(torch.zeros(0, 128), (1.0,), 1.0, 1.0)
+    prober = Prober(demo, ("a",), ("x",), 0)
+    recipe = RECIPES[Budget.QUICK]
+    assert phrase_tier(prober, recipe, none, read_vocabulary(demo), Words((), ())) == PhraseTier((), None, 0)
+    assert prober.counter.text == 0
+
+
+def test_kin_are_words_after_which_the_pair_is_told_apart(demo: DiffusionModel) -> None:
+    words = sort_words(demo, 0)
+    prober = Prober(demo, ("a",), words.neutral[:8], 0)
+    pool = list(words.content[:20])
+    assert len(kin(prober, pool[0], pool[1], pool[2:])) == PHRASE_KIN
+    assert set(kin(prober, pool[0], pool[1], pool[2:])) <= set(pool[2:])
+    # No kin: nothing can be read, so nothing is drawn.
+    assert confirm_phrases(prober, RECIPES[Budget.QUICK], [lead()], words) == []
+    assert prober.counter.unet == 0
