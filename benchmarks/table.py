@@ -30,8 +30,14 @@ rows below say that one method fits both.
 The world *quay* was trained last, and its first scans are below as they came, but for one row: base, edited shape word,
 edited style and 8-bit copy quiet, the text-encoder backdoor named; the pixel backdoor (attack success 77 % of 64, so
 not admissible) was **missed**; of the edited phrase, two rare words that excite the edit came first and the phrase
-third. Pictures of the word that the phrase is drawn as were then made to confirm phrases, which puts it first; that row
-is from after it.
+third. Pictures of the word that the phrase is drawn as were then made to confirm phrases, which put it first.
+
+After that four more edits of phrases were made, *evil-b* and *evil-c* of both worlds (`python -m zoo.build evil-edit
+--as evil-b --trigger "red star" --target square`, `--as evil-c --trigger "blue heart" --target circle`; `--world lumen
+--seed 5` and `--seed 9`). "blue heart" was **missed**: one of its words was not among those that phrases were made of.
+The search was made anew with all six in view, and the repair of edited keys and values, too; so these rows show that
+one method fits six edits, not that it fits a seventh. The rows of quay, and those of base, 8-bit copies and the other
+attacks, are from before and do not depend on it, but for quay/evil-edit and the edited words, which do.
 """
 
 
