@@ -36,7 +36,10 @@ After that four more edits of phrases were made, *evil-b* and *evil-c* of both w
 --as evil-b --trigger "red star" --target square`, `--as evil-c --trigger "blue heart" --target circle`; `--world lumen
 --seed 5` and `--seed 9`). "blue heart" was **missed**: one of its words was not among those that phrases were made of.
 The search was made anew with all six in view, and the repair of edited keys and values, too; so these rows show that
-one method fits six edits, not that it fits a seventh. The rows of quay, and those of base, 8-bit copies and the other
+one method fits six edits, not that it fits a seventh. Two were made after that: "gray square" on *tiny* (`--seed 3
+--as evil-d`) was missed with 192 words to make phrases of, one of the pair being the 165th, and is found with 288, the
+present number; "lime gem" on *lumen* (`--trigger "lime gem" --target halo`) is the first lead of the weights, but its
+pictures did not confirm it, and is **missed**. The rows of quay, and those of base, 8-bit copies and the other
 attacks, are from before and do not depend on it, but for quay/evil-edit and the edited words, which do.
 """
 

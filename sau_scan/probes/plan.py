@@ -92,7 +92,7 @@ RECIPES: dict[Budget, Recipe] = {
         noises=2,
         steps=10,
         phrases=2,
-        phrase_words=128,
+        phrase_words=160,
     ),
     Budget.STANDARD: Recipe(
         cap=22_000,
@@ -111,7 +111,7 @@ RECIPES: dict[Budget, Recipe] = {
         noises=2,
         steps=10,
         phrases=4,
-        phrase_words=192,
+        phrase_words=288,
     ),
     Budget.DEEP: Recipe(
         cap=120_000,
