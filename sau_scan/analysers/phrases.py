@@ -18,7 +18,7 @@ from torch import Tensor
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.detectors.calibration import Array
 
-KIN = 3  # words by which it is told which one of a pair was edited
+NEAREST = 3  # words by which it is told which one of a pair was edited
 SAMPLE = 500_000  # entries of a large table that stand for all in a robust deviation
 
 Count = Callable[[int], None]
@@ -66,6 +66,17 @@ def end_states(model: DiffusionModel, texts: Sequence[str], count: Count, batch:
     return torch.cat(parts)
 
 
+def _root(projections: Tensor, model: DiffusionModel) -> Tensor:
+    """[D, D], by which texts come to lie as far apart as by ``projections`` [R, D]."""
+    root: Tensor = torch.linalg.qr(projections, mode="r").R.T.float().to(model.device)
+    return root
+
+
+def _told(states: Tensor, root: Tensor) -> Tensor:
+    """Distances [N, N] of ``states`` [N, D] after the projections, relative to those before them."""
+    return torch.cdist(states @ root, states @ root) / torch.cdist(states, states).clamp_min(1e-6)
+
+
 @torch.no_grad()
 def ratios(model: DiffusionModel, projections: Tensor, words: Sequence[str], count: Count) -> Tensor:
     """How well keys and values tell "a b" from "a t", for all words a, b, t: logarithms [N, N, N], inf on b = t.
@@ -73,12 +84,12 @@ def ratios(model: DiffusionModel, projections: Tensor, words: Sequence[str], cou
     The distance after the stacked ``projections`` [R, D], relative to that before them; mean over the two last
     positions.
     """
-    root = torch.linalg.qr(projections, mode="r").R.T.float().to(model.device)
+    root = _root(projections, model)
     rows = []
     for modifier in words:
         ends = end_states(model, [f"{modifier} {word}" for word in words], count)
-        parts = [torch.cdist(x @ root, x @ root) / torch.cdist(x, x).clamp_min(1e-6) for x in ends.unbind(1)]
-        rows.append(torch.stack(parts).mean(0).clamp_min(1e-9).log().fill_diagonal_(torch.inf).cpu())
+        told = torch.stack([_told(states, root) for states in ends.unbind(1)]).mean(0)
+        rows.append(told.clamp_min(1e-9).log().fill_diagonal_(torch.inf).cpu())
     return torch.stack(rows)
 
 
@@ -97,11 +108,10 @@ def most_alike(
     """
     if not words:
         return []
-    root = torch.linalg.qr(projections, mode="r").R.T.float().to(model.device)
+    root = _root(projections, model)
     total = torch.zeros(len(words), len(words), device=model.device)
     for modifier in modifiers:
-        last = end_states(model, [f"{modifier} {word}" for word in words], count)[:, 0]
-        total += torch.cdist(last @ root, last @ root) / torch.cdist(last, last).clamp_min(1e-6)
+        total += _told(end_states(model, [f"{modifier} {word}" for word in words], count)[:, 0], root)
     nearest = total.fill_diagonal_(torch.inf).min(1).values
     return [words[i] for i in nearest.argsort()[:most].tolist()]
 
@@ -127,7 +137,7 @@ def collapses(table: Tensor, words: Sequence[str], most: int) -> tuple[Pair | No
     away[standing_in | (itself == rows) | (itself == columns)] = 0.0
     lowest, modifier = away.min(0)
     # An edit of the head's keys and values brings it nearer to other words as well.
-    near = likeness.sort(1).values[:, : min(KIN, n - 1)].mean(1)
+    near = likeness.sort(1).values[:, : min(NEAREST, n - 1)].mean(1)
 
     def pair(k: int) -> Pair:
         head, target = sorted((int(rows[k]), int(columns[k])), key=lambda i: float(near[i]))

@@ -1,7 +1,7 @@
 """Which of several prompts a picture shows, told by a denoiser (Diffusion Classifier, 2303.16203).
 
 The prompt that a picture shows is the one that helps most to predict the noise that was added to it. No second model
-is needed: the suspect model itself, on clean prompts, reads what the repaired one draws.
+is needed: the suspect model reads its own pictures of a phrase, and those that a repaired one draws of clean prompts.
 """
 
 from __future__ import annotations
