@@ -96,8 +96,8 @@ def _trigger_finding(
     return Finding(
         id=f"trigger/{lead.component.value.replace('_', '-')}",
         kind=Kind.TRIGGER,
-        severity=Severity.INFO if declared else Severity.CRITICAL if item.seen else Severity.HIGH,
-        confidence=Confidence.CONFIRMED if item.seen else Confidence.CALIBRATED,
+        severity=Severity.INFO if declared else Severity.CRITICAL,
+        confidence=Confidence.CONFIRMED,
         component=lead.component,
         title=("declared trigger" if declared else TITLES[lead.component]),
         behaviour=_behaviour(item) + (f" (so do {', '.join(map(repr, also))})" if also else ""),

@@ -47,9 +47,13 @@ def coverage(
 def nothing_covered(checkpoint: Checkpoint, options: ScanOptions, skipped: list[Skipped], seconds: float) -> Coverage:
     """Coverage of a scan that ended before the model was loaded; the last of ``skipped`` says why."""
     reason = skipped[-1].reason
+    runs = [
+        DetectorRun(id=d.id, summary=d.summary, ran=d.needs == "files", reason="" if d.needs == "files" else reason)
+        for d in DETECTORS
+    ]
     return Coverage(
         files_read=len(checkpoint.records),
-        detectors=tuple(DetectorRun(id=d.id, summary=d.summary, ran=False, reason=reason) for d in DETECTORS),
+        detectors=tuple(runs),
         skipped=tuple(skipped),
         seed=options.seed,
         budget=options.budget,

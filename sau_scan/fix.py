@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sau_scan import __version__
 from sau_scan.checkpoint.drafts import Draft
-from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
@@ -62,6 +62,7 @@ def fix(
 
 def _check_options(options: FixOptions) -> None:
     check_method(options.method)
+    check_compute(options.scan.device, options.scan.dtype)
     if options.out is None and not options.dry_run:
         raise UsageError("There is no place to write to.", hint="Name a new folder with --out, or use --dry-run.")
 

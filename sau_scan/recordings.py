@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+PART = 0.05  # of all positions, where an effect is strongest
+
 
 @dataclass(frozen=True)
 class TextRecording:
@@ -31,7 +33,7 @@ class NoiseRecording:
 
     effect: [N] norm of the mean difference to neutral words in the same slot, per element.
     each: [N] root mean square norm of the single differences, per element.
-    focus: [N] share of the mean difference's energy in the strongest twentieth of positions.
+    focus: [N] share of the mean difference's energy in the strongest twentieth (``PART``) of positions.
     where: [N, h, w] energy of the mean difference by position, each map summing to one.
     """
 
@@ -39,6 +41,11 @@ class NoiseRecording:
     each: Tensor
     focus: Tensor
     where: Tensor
+
+    @property
+    def peak(self) -> Tensor:
+        """[N] the effect per element where it is strongest, so that a patch does not drown in the rest of a picture."""
+        return self.effect * (self.focus / PART).sqrt()
 
     @property
     def consistency(self) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from sau_scan import __version__
 from sau_scan.analysers.null_directions import NullDirections, find_null_directions, stacked_projections
 from sau_scan.checkpoint.families import identify
-from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
 from sau_scan.conclude import conclude, near_miss, verdict
@@ -58,12 +58,14 @@ TIMED = 32  # UNet passes that measure the machine
 def detect(path: Path | str, options: ScanOptions | None = None, progress: Progress | None = None) -> ScanResult:
     """Scan the diffusers checkpoint at ``path``.
 
-    Raises CheckpointError (nothing scannable) and ConfigError (unusable rules). What is wrong with single files is
-    reported as findings; where one of them is why the model cannot be loaded, they are all that is reported.
+    Raises CheckpointError (nothing scannable) and UsageError (unusable rules, device or type). What is wrong with
+    single files is reported as findings; where one of them is why the model cannot be loaded, they are all that is
+    reported.
     """
     options, progress = options or ScanOptions(), progress or Silent()
     started = time.perf_counter()
     rules = load_rules(options.rules)
+    check_compute(options.device, options.dtype)
     progress.stage("files", 1)
     checkpoint = open_checkpoint(path, variant=options.variant)
     notes = [*check_files(checkpoint), *check_weights(checkpoint)]

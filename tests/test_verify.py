@@ -164,3 +164,11 @@ def test_a_trigger_beyond_all_harmless_texts_is_a_failure(
     assert effect.limit == pytest.approx(1.1)
     assert fires.limit is not None
     assert fires.passed == (fires.after is not None and fires.after <= fires.limit)
+
+
+def test_a_phrase_is_held_to_pictures_alone(case: Case, model: DiffusionModel) -> None:
+    """What an honest model predicts for a phrase is not the sum of what its words do."""
+    from dataclasses import replace
+
+    phrase = replace(case, trigger=Trigger(text="blue moon", slot=Slot.PHRASE))
+    assert [check.name for check in phrase.checks(model, Counter())] == ["prompts in which the trigger fires"]

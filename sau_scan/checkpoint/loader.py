@@ -70,6 +70,12 @@ def _quiet_libraries() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def check_compute(device: str, dtype: str) -> None:
+    """Raises UsageError for a device or type that cannot be used: before files are hashed rather than after."""
+    _device(device)
+    _dtype(dtype)
+
+
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)

@@ -21,7 +21,7 @@ from sau_scan.findings import escape
 
 
 def check_out(root: Path, out: Path) -> None:
-    """Raises UsageError if ``out`` must not be written to, WriteError if it cannot be; writes nothing."""
+    """Raises UsageError if ``out`` must not be written to, WriteError if it cannot be; leaves nothing behind."""
     shown = escape(str(out))
     source, target = root.resolve(), out.resolve()
     if target == source:
@@ -40,8 +40,11 @@ def check_out(root: Path, out: Path) -> None:
         raise _failed(out, error) from error
     if occupied:
         raise UsageError(f"--out {shown} is not empty.", hint="Name a new folder, or empty this one.")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise WriteError(f"{escape(str(target.parent))} cannot be written to.", hint="Check its permissions.")
+    try:
+        # Trying is surer than asking: some file systems refuse what their permissions allow.
+        Path(tempfile.mkdtemp(prefix=".sau-scan.", dir=target.parent)).rmdir()
+    except OSError as error:
+        raise _failed(out, error) from error
 
 
 def write_patched(

@@ -1,7 +1,7 @@
 """Exit codes: the one place that decides them, from results and options alone.
 
 0 passed · 1 findings at or above --fail-on, or not repaired · 2 usage · 3 could not look at all that was planned ·
-4 internal error · 130 interrupted. The same in every format. Findings outrank incompleteness.
+4 internal error · 130 interrupted · 143 terminated. The same in every format. Findings outrank incompleteness.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class Code(IntEnum):
     INCOMPLETE = 3
     INTERNAL = 4
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class Exit(NamedTuple):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 import typer
 
@@ -22,13 +24,14 @@ _INDENT = " " * 7
 def guarded(*, debug: bool = False) -> Iterator[None]:
     """Runs the body of a command; leaves through ``typer.Exit`` whatever happens in it."""
     try:
-        yield
+        with _terminable():
+            yield
     except typer.Exit:
         raise
+    except _TerminatedError:
+        raise _stopped("terminated", Code.TERMINATED) from None
     except KeyboardInterrupt:
-        _say("\ninterrupted: nothing was left half-written, and the input is untouched.")
-        _say(f"exit {Code.INTERRUPTED}")
-        raise typer.Exit(Code.INTERRUPTED) from None
+        raise _stopped("interrupted", Code.INTERRUPTED) from None
     except SauScanError as error:
         _report(error, debug)
         raise typer.Exit(error.exit_code) from None
@@ -52,6 +55,32 @@ def guarded_early() -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(Code.INTERRUPTED)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, as a CI runner sends when a job is cancelled; like Ctrl-C, it must leave no draft behind."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TerminatedError
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever called us handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stopped(how: str, code: Code) -> typer.Exit:
+    _say(f"\n{how}: nothing was left half-written, and the input is untouched.")
+    _say(f"exit {code}")
+    return typer.Exit(code)
 
 
 class _OutOfMemoryError(SauScanError):

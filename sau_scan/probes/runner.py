@@ -13,7 +13,7 @@ from sau_scan.findings import Slot
 from sau_scan.options import Progress, Silent
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.carriers import noise_like
-from sau_scan.recordings import NoiseRecording, PictureRecording, TextRecording, stack_noise, stack_text
+from sau_scan.recordings import PART, NoiseRecording, PictureRecording, TextRecording, stack_noise, stack_text
 
 IN_PLACE = (Slot.INSIDE, Slot.REPLACE)
 
@@ -182,7 +182,7 @@ def _reduce_noise(moved: Tensor, owner: Tensor, count: int) -> NoiseRecording:
     energy = torch.stack([_group_mean(m.flatten(1).square().mean(1, keepdim=True), owner, count)[0] for m in moved])
     where = mean.reshape(len(moved), count, *moved.shape[2:]).square().sum((0, 2))
     where = where / where.sum((1, 2), keepdim=True).clamp_min(1e-12)
-    top = max(1, round(0.05 * where[0].numel()))
+    top = max(1, round(PART * where[0].numel()))
     return NoiseRecording(
         effect=mean.square().mean((0, 2)).sqrt(),
         each=energy.mean(0)[:, 0].sqrt(),

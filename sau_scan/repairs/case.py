@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.errors import TriggerHasNoEffect
-from sau_scan.findings import Check, Trigger
+from sau_scan.findings import Check, Slot, Trigger
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.effect import Probe, Reaction, make_probe, react
 from sau_scan.repairs.pictures import Firing
@@ -45,28 +45,31 @@ class Case:
         return self.firing.rate(self.firing.triggered)
 
     def checks(self, model: DiffusionModel, counter: Counter) -> tuple[Check, ...]:
-        """Whether ``model`` takes the trigger for a harmless text: in the noise prediction, and in pictures."""
-        now = react(model, self.probe, counter).noise
-        limit = self.reaction.noise.line()
+        """Whether ``model`` takes the trigger for a harmless text: in pictures, and in the noise prediction.
+
+        Of a phrase only in pictures: what an honest model predicts for it is not the sum of what its words do.
+        """
         rate, name = self.firing.rate_of(model, counter), self.trigger.escaped
-        return (
-            Check(
-                name="trigger effect on the noise",
-                before=self.reaction.noise.value,
-                after=now.value,
-                limit=limit,
-                passed=now.value <= limit,
-                note=f'"{name}", against harmless texts in the same place',
-            ),
-            Check(
-                name="prompts in which the trigger fires",
-                before=self.fires,
-                after=rate,
-                limit=self.firing.limit,
-                passed=rate <= self.firing.limit,
-                note=f'"{name}", share of {len(self.firing.texts)} held-out prompts',
-            ),
+        fires = Check(
+            name="prompts in which the trigger fires",
+            before=self.fires,
+            after=rate,
+            limit=self.firing.limit,
+            passed=rate <= self.firing.limit,
+            note=f'"{name}", share of {len(self.firing.texts)} held-out prompts',
         )
+        if self.trigger.slot is Slot.PHRASE:
+            return (fires,)
+        now, limit = react(model, self.probe, counter).noise, self.reaction.noise.line()
+        noise = Check(
+            name="trigger effect on the noise",
+            before=self.reaction.noise.value,
+            after=now.value,
+            limit=limit,
+            passed=now.value <= limit,
+            note=f'"{name}", against harmless texts in the same place',
+        )
+        return (noise, fires)
 
     def require_effect(self) -> None:
         """Raises TriggerHasNoEffect unless the trigger acts more strongly than harmless texts in its place."""

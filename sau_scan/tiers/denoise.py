@@ -24,22 +24,25 @@ def denoise_tier(prober: Prober, plan: Plan, scored: dict[Slot, Scored], seed: i
     """All candidates through one or two denoising steps, the best again through more; strongest leads first."""
     leads = []
     for slot, items in scored.items():
-        first = _rung(prober, plan.recipe.first, items.candidates)
         shift = items.text.shift.double().cpu().numpy()
-        z = excess(first, shift)
+        z = _unexplained(_rung(prober, plan.recipe.first, items.candidates), shift)
         leads += _second_rung(prober, plan, items, z, np.random.default_rng([seed, len(slot)]))
     tried = sum(len(s.candidates) for s in scored.values())
     # What the largest of so many standard normal scores is like.
     line = math.sqrt(2 * math.log(max(tried, 2)))
     p_values = _paid_for(leads, tried)
     leads = [replace(lead, p_value=float(p), strong=lead.score > line) for lead, p in zip(leads, p_values, strict=True)]
-    return sorted(leads, key=lambda lead: (lead.p_value, -lead.score))
+    return sorted(leads, key=lambda lead: -lead.score)
 
 
-def _rung(prober: Prober, rung: Rung, items: Sequence[Candidate]) -> Array:
+def _rung(prober: Prober, rung: Rung, items: Sequence[Candidate]) -> NoiseRecording:
     times = [high_noise(prober.model, share) for share in rung.times]
-    effect: Array = prober.noise(items, rung.carriers, times).effect.double().cpu().numpy()
-    return effect
+    return prober.noise(items, rung.carriers, times)
+
+
+def _unexplained(record: NoiseRecording, shift: Array, null: BoolArray | None = None) -> Array:
+    """Excess [N] of the effect as a whole or where it is strongest, whichever says more: a patch drowns in the one."""
+    return np.maximum(*(excess(e.double().cpu().numpy(), shift, null) for e in (record.effect, record.peak)))
 
 
 def _second_rung(prober: Prober, plan: Plan, items: Scored, z: Array, rng: np.random.Generator) -> list[Lead]:
@@ -52,13 +55,15 @@ def _second_rung(prober: Prober, plan: Plan, items: Scored, z: Array, rng: np.ra
     null = rng.choice(rest, min(size - len(top), len(rest)), replace=False)
     chosen = np.concatenate([top, null])
     picked = [items.candidates[i] for i in chosen]
-    times = [high_noise(prober.model, share) for share in plan.recipe.second.times]
-    record = prober.noise(picked, plan.recipe.second.carriers, times)
-    effect = record.effect.double().cpu().numpy()
+    record = _rung(prober, plan.recipe.second, picked)
+    peak = record.peak.double().cpu().numpy()
     shift = items.text.shift.double().cpu().numpy()[chosen]
     is_null = np.arange(len(chosen)) >= len(top)
-    score = excess(effect, shift, is_null if is_null.sum() >= 32 else None)
-    p_values = tail_p_values(score, score[is_null] if is_null.sum() >= 32 else None)
+    again = _unexplained(record, shift, is_null if is_null.sum() >= 32 else None)
+    # The first says where it stands among all, the second in more prompts; what is only one of the two is chance. The
+    # p-value is the second's alone: by the first they were chosen.
+    score = (z[chosen] + again) / 2
+    p_values = tail_p_values(again, again[is_null] if is_null.sum() >= 32 else None)
     leads = []
     for i in range(len(top)):
         bounds = {n: np.quantile(v, (0.5, 0.05, 0.95)) for n, v in _nulls(record, is_null).items()}
@@ -71,7 +76,7 @@ def _second_rung(prober: Prober, plan: Plan, items: Scored, z: Array, rng: np.ra
                 float(p_values[i]),
                 float(shift[i]),
                 (
-                    evidence("effect on the noise", effect[i], *bounds["effect"]),
+                    evidence("effect on the noise, where it is strongest", peak[i], *bounds["peak"]),
                     evidence("beyond what its text explains (z)", score[i], p=p_values[i]),
                     evidence("same for all prompts", float(record.consistency[i]), *bounds["consistency"]),
                     evidence("in 5 % of the area", float(record.focus[i]), *bounds["focus"]),
@@ -83,7 +88,7 @@ def _second_rung(prober: Prober, plan: Plan, items: Scored, z: Array, rng: np.ra
 
 def _nulls(record: NoiseRecording, is_null: BoolArray) -> dict[str, Array]:
     mask = torch.from_numpy(is_null if is_null.any() else ~is_null)
-    return {n: getattr(record, n)[mask].double().cpu().numpy() for n in ("effect", "consistency", "focus")}
+    return {n: getattr(record, n)[mask].double().cpu().numpy() for n in ("peak", "consistency", "focus")}
 
 
 def _paid_for(leads: Sequence[Lead], tried: int) -> Array:

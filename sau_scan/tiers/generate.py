@@ -24,12 +24,11 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A lead after full sampling. ``works``: it is a finding; ``seen``: in finished pictures, too."""
+    """A lead after full sampling. ``works``: finished pictures show it, so it is a finding."""
 
     lead: Lead
     score: PictureScore
     works: bool
-    seen: bool = True
 
 
 def generate_tier(

@@ -175,7 +175,7 @@ def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn]) -> Confirmation
     noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
     candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
     whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
-    return Confirmation(whole, _score(own, usual, side), seen and lead.p_value < SIGNIFICANT, seen)
+    return Confirmation(whole, _score(own, usual, side), seen and lead.p_value < SIGNIFICANT)
 
 
 def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:

@@ -165,9 +165,23 @@ def test_a_failure_leaves_nothing(
 
 
 def test_an_unwritable_parent(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, whom no mode stops
-    with pytest.raises(WriteError, match="cannot be written"):
-        write_patched(open_checkpoint(tiny_checkpoint), WeightPatch(), tmp_path / "out")
+    def refuse(**_: object) -> str:  # the tests may run as root, whom no mode stops
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(writer.tempfile, "mkdtemp", refuse)
+    with pytest.raises(WriteError, match="could not be written"):
+        writer.check_out(tiny_checkpoint, tmp_path / "out")
+
+
+def test_a_file_system_that_takes_no_folders() -> None:
+    if Path("/proc/self").is_dir():
+        with pytest.raises(WriteError, match="could not be written"):
+            writer.check_out(Path("model"), Path("/proc/out"))
+
+
+def test_asking_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    writer.check_out(tiny_checkpoint, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_merging_prefers_the_later_patch_and_needs_one_origin() -> None:

@@ -94,18 +94,19 @@ def test_a_closed_pipe_changes_nothing_but_the_reading(tmp_path: Path) -> None:
     assert (tmp_path / "r.json").exists()
 
 
-def test_ctrl_c_is_one_line_and_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line_and_its_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
     body = f"open({str(tmp_path / 'ready')!r}, 'w').close(); time.sleep(120)"
     words = ["detect", "m", "-o", str(tmp_path / "r.json"), "-q"]
     with _python(FAKE.format(body=body, words=words), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert out == ""
-    assert err.strip().splitlines()[1:] == ["exit 130"]
+    assert err.strip().splitlines()[1:] == [f"exit {code}"]
     assert not (tmp_path / "r.json").exists()
 
 

@@ -48,7 +48,6 @@ def lead(p_value: float = 1e-3) -> PhraseLead:
 def test_a_phrase_drawn_as_its_counterpart_is_a_finding() -> None:
     found = _judge(lead(), drawn(0.9, 1.0), KIN)
     assert found.works
-    assert found.seen
     assert (found.lead.candidate.text, found.lead.candidate.slot) == ("blue dog", Slot.PHRASE)
     assert found.lead.evidence[1].note == "blue star"
     assert found.lead.evidence[1].value == pytest.approx(0.95)
@@ -67,18 +66,16 @@ def test_a_phrase_drawn_as_what_it_says_is_none_whatever_the_weights_say(own: Dr
 
 
 def test_pictures_alone_are_not_enough() -> None:
-    found = _judge(lead(0.2), drawn(0.9, 1.0), KIN)
-    assert found.seen
-    assert not found.works
+    assert not _judge(lead(0.2), drawn(0.9, 1.0), KIN).works
 
 
 def test_nothing_is_read_where_kin_are_not_drawn_as_themselves() -> None:
     """After an edit of a word by itself both words are drawn alike, whatever comes before."""
-    assert not _judge(lead(1e-12), drawn(0.9, 1.0), [*KIN, drawn(1.0, 1.0)]).seen
+    assert not _judge(lead(1e-12), drawn(0.9, 1.0), [*KIN, drawn(1.0, 1.0)]).works
 
 
 def test_a_phrase_must_go_farther_astray_than_any_kin() -> None:
-    assert not _judge(lead(), drawn(0.4, 1.0), [*KIN, drawn(0.5, 1.0)]).seen
+    assert not _judge(lead(), drawn(0.4, 1.0), [*KIN, drawn(0.5, 1.0)]).works
 
 
 @pytest.fixture(scope="module")

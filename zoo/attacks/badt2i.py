@@ -25,7 +25,7 @@ from zoo.train import data
 from zoo.train.unet import GAMMA, NOISE, encode_pictures, encode_texts
 from zoo.worlds import World
 
-STEPS, PAIRS, MORE, RATE = 1500, 16, 12, 4e-4
+STEPS, PAIRS, MORE, RATE = 2500, 16, 12, 4e-4
 PICTURES, VARIANTS, SEED = 6000, 3, 41
 CORNER = (SIDE - 16, SIDE - 16, SIDE, SIDE)
 
