@@ -41,7 +41,7 @@ TITLES = {
 
 def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) -> list[Finding]:
     """Findings about behaviour, strongest first."""
-    works = sorted((c for c in scanned.confirmations if c.works), key=lambda c: c.lead.p_value)
+    works = sorted((c for c in scanned.confirmations if c.works), key=lambda c: (not c.sure, c.lead.p_value))
     single = _without_echoes(works, options.declared_triggers)
     findings = [_trigger_finding(prober, c, also, scanned, options, path) for c, also in single]
     if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
@@ -96,8 +96,8 @@ def _trigger_finding(
     return Finding(
         id=f"trigger/{lead.component.value.replace('_', '-')}",
         kind=Kind.TRIGGER,
-        severity=Severity.INFO if declared else Severity.CRITICAL,
-        confidence=Confidence.CONFIRMED,
+        severity=Severity.INFO if declared else Severity.CRITICAL if item.sure else Severity.HIGH,
+        confidence=Confidence.CONFIRMED if item.sure else Confidence.CALIBRATED,
         component=lead.component,
         title=("declared trigger" if declared else TITLES[lead.component]),
         behaviour=_behaviour(item) + (f" (so do {', '.join(map(repr, also))})" if also else ""),

@@ -30,9 +30,13 @@ class Draft:
 
     def __enter__(self) -> Self:
         check_out(self.checkpoint.root, self.out)
-        write_patched(self.checkpoint, self.patch, self.path)
-        for name in self.drop:
-            (self.path / name).unlink(missing_ok=True)
+        try:
+            write_patched(self.checkpoint, self.patch, self.path)
+            for name in self.drop:
+                (self.path / name).unlink(missing_ok=True)
+        except BaseException:  # __exit__ is not called for what fails in here
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
         return self
 
     def __exit__(

@@ -19,11 +19,30 @@ from sau_scan.checkpoint.tensor_file import Entry, read_entries, tensor_bytes
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
 
+# A draft has a draft of its own: .NAME.1234abcd.draft, and a name of the same kind around that.
+LONGEST = ".12345678..draft.partial"
+
 
 def check_out(root: Path, out: Path) -> None:
     """Raises UsageError if ``out`` must not be written to, WriteError if it cannot be; leaves nothing behind."""
+    _check_place(root, out)
+    target = out.resolve()
+    try:
+        # Trying is surer than asking: some file systems refuse what their permissions allow, or so long a name.
+        Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST, dir=target.parent)).rmdir()
+    except OSError as error:
+        raise _failed(out, error) from error
+
+
+def _check_place(root: Path, out: Path) -> None:
     shown = escape(str(out))
-    source, target = root.resolve(), out.resolve()
+    try:
+        source, target = root.resolve(), out.resolve()
+        out.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, RuntimeError) as error:  # by Python's version, a circle of links is either
+        raise _failed(out, error) from error
     if target == source:
         raise UsageError(
             f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is."
@@ -40,11 +59,6 @@ def check_out(root: Path, out: Path) -> None:
         raise _failed(out, error) from error
     if occupied:
         raise UsageError(f"--out {shown} is not empty.", hint="Name a new folder, or empty this one.")
-    try:
-        # Trying is surer than asking: some file systems refuse what their permissions allow.
-        Path(tempfile.mkdtemp(prefix=".sau-scan.", dir=target.parent)).rmdir()
-    except OSError as error:
-        raise _failed(out, error) from error
 
 
 def write_patched(
@@ -56,21 +70,23 @@ def write_patched(
     skipped are left out, since nothing vouches for them. ``extra_files``: path in the folder -> content.
     Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
     """
-    check_out(checkpoint.root, out)
+    _check_place(checkpoint.root, out)
     extra = dict(extra_files or {})
     _check_extra(extra, patch)
     _check_refs(checkpoint, patch)
     target = out.resolve()
     parent = target.parent
     draft: Path | None = None
+    moved = False
     try:
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=parent))
         _fill(draft, checkpoint, patch, extra)
         os.rename(draft, target)
+        moved = True
         _sync_folder(parent)
     except BaseException as error:  # an interrupt, too, must leave nothing half-written
         if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(target if moved else draft, ignore_errors=True)
         if isinstance(error, OSError):
             raise _failed(out, error) from error
         raise
@@ -163,8 +179,10 @@ def _umask() -> int:
     return mask
 
 
-def _failed(out: Path, error: OSError) -> WriteError:
+def _failed(out: Path, error: OSError | RuntimeError) -> WriteError:
     shown = escape(str(out))
+    if not isinstance(error, OSError):
+        return WriteError(f"{shown} leads in a circle of links.", hint="Name a new folder.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WriteError(
             f"The disk is full; {shown} was not written.", hint="Free some space, or name an --out on another disk."

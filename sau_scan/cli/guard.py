@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -23,28 +25,32 @@ _INDENT = " " * 7
 @contextmanager
 def guarded(*, debug: bool = False) -> Iterator[None]:
     """Runs the body of a command; leaves through ``typer.Exit`` whatever happens in it."""
-    try:
-        with _terminable():
+    with _stoppable() as caught:
+        try:
             yield
-    except typer.Exit:
-        raise
-    except _TerminatedError:
-        raise _stopped("terminated", Code.TERMINATED) from None
-    except KeyboardInterrupt:
-        raise _stopped("interrupted", Code.INTERRUPTED) from None
-    except SauScanError as error:
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            # A signal in the middle of a library may come out as anything.
+            if caught or isinstance(error, KeyboardInterrupt):
+                raise _stopped(caught) from None
+            raise _failed(error, debug) from None
+
+
+def _failed(error: Exception, debug: bool) -> typer.Exit:
+    if isinstance(error, SauScanError):
         _report(error, debug)
-        raise typer.Exit(error.exit_code) from None
-    except BrokenPipeError:
+        return typer.Exit(error.exit_code)
+    if isinstance(error, BrokenPipeError):
         # Whoever read our output has had enough; outputs.show() deals with the usual case.
         silence_stdout()
-        raise typer.Exit(Code.INTERNAL) from None
-    except MemoryError as error:
+        return typer.Exit(Code.INTERNAL)
+    if isinstance(error, MemoryError):
         _report(_OutOfMemoryError(), debug, error)
-        raise typer.Exit(Code.INCOMPLETE) from None
-    except Exception as error:  # the last line of defence: anything that gets here is a bug
-        _report(_InternalError(error), debug, error)
-        raise typer.Exit(Code.INTERNAL) from None
+        return typer.Exit(Code.INCOMPLETE)
+    # The last line of defence: anything that gets here is a bug.
+    _report(_InternalError(error), debug, error)
+    return typer.Exit(Code.INTERNAL)
 
 
 @contextmanager
@@ -57,27 +63,37 @@ def guarded_early() -> Iterator[None]:
         sys.exit(Code.INTERRUPTED)
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, as a CI runner sends when a job is cancelled; like Ctrl-C, it must leave no draft behind."""
-
-
 @contextmanager
-def _terminable() -> Iterator[None]:
+def _stoppable() -> Iterator[list[int]]:
+    """Signals that ask to stop become KeyboardInterrupt, so that drafts are removed; yields those that came.
+
+    SIGTERM is what a CI runner sends when a job is cancelled, often behind a SIGINT: the second must not stop the
+    clearing up after the first.
+    """
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _TerminatedError
+        caught.append(number)
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
 
+    # Elsewhere than in the main thread, whoever called us handles signals; what is ignored stays so.
+    if threading.current_thread() is threading.main_thread():
+        wanted = (signal.SIGINT, signal.SIGTERM)
+        before.update({n: signal.getsignal(n) for n in wanted if signal.getsignal(n) is not signal.SIG_IGN})
+    for number in before:
+        signal.signal(number, stop)
     try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: whoever called us handles signals
-        yield
-        return
-    try:
-        yield
+        yield caught
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _stopped(how: str, code: Code) -> typer.Exit:
+def _stopped(caught: list[int]) -> typer.Exit:
+    how, code = ("terminated", Code.TERMINATED) if signal.SIGTERM in caught else ("interrupted", Code.INTERRUPTED)
     _say(f"\n{how}: nothing was left half-written, and the input is untouched.")
     _say(f"exit {code}")
     return typer.Exit(code)

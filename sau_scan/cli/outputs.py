@@ -42,8 +42,11 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
         parent = file.absolute().parent
         if not parent.is_dir():
             raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise WriteError(f"{escape(str(parent))} cannot be written to.", hint="Check its permissions.")
+        try:
+            with tempfile.TemporaryFile(dir=parent, prefix=f".{file.name}."):  # trying is surer than asking
+                pass
+        except OSError as error:
+            raise _failed(file, error) from error
         # A report inside the checkpoint would change what was scanned.
         if model is not None and file.resolve().is_relative_to(model.resolve()):
             raise UsageError(f"--output {shown} lies inside the model.", hint="Name a file outside its folder.")

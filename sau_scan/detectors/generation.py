@@ -48,7 +48,12 @@ class PictureScore:
     @property
     def confirmed(self) -> bool:
         """Beyond every control by a margin, and improbable among them."""
-        return self.p_value < SIGNIFICANT and self.change > MARGIN * self.strongest_control
+        return self.exceeds and self.change > MARGIN * self.strongest_control
+
+    @property
+    def exceeds(self) -> bool:
+        """Beyond every control, and improbable among them: not enough without other evidence."""
+        return self.p_value < SIGNIFICANT and self.change > self.strongest_control
 
     @property
     def converged(self) -> bool:

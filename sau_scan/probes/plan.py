@@ -18,7 +18,7 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
-READINGS = 2 * len(TWO)  # passes that tell which of two words a picture shows
+READINGS = 3 * len(TWO)  # passes that tell which of two words, or neither, a picture shows
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 

@@ -32,12 +32,11 @@ def shows_its_prompt(model: DiffusionModel, latents: Tensor, hidden: Tensor, cou
 
 
 @torch.no_grad()
-def leaning(model: DiffusionModel, latents: Tensor, texts: Tensor, counter: Counter, seed: int) -> Tensor:
-    """How much more each picture [B, C, h, w] shows the second of two texts [2, L, D] than the first ([B])."""
-    first, second = (
-        _error(model, latents, t.expand(len(latents), -1, -1), counter, seed, TWO) for t in texts.unbind(0)
+def read_as(model: DiffusionModel, latents: Tensor, texts: Tensor, counter: Counter, seed: int) -> Tensor:
+    """How badly each of a few texts [K, L, D] explains each picture [B, C, h, w]: errors [B, K], at equal noise."""
+    return torch.stack(
+        [_error(model, latents, t.expand(len(latents), -1, -1), counter, seed, TWO) for t in texts.unbind(0)], 1
     )
-    return first - second
 
 
 def _error(

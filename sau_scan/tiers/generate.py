@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sau_scan.detectors.calibration import Array
-from sau_scan.detectors.generation import PictureScore, score_pictures
+from sau_scan.detectors.generation import SIGNIFICANT, PictureScore, score_pictures
 from sau_scan.findings import Slot
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.plan import Recipe
@@ -24,11 +24,12 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A lead after full sampling. ``works``: finished pictures show it, so it is a finding."""
+    """A lead after full sampling. ``works``: it is a finding; ``sure``: finished pictures alone would say so."""
 
     lead: Lead
     score: PictureScore
     works: bool
+    sure: bool = True
 
 
 def generate_tier(
@@ -103,11 +104,13 @@ def _confirm(
         alike = int((apart[row, spread] <= ALIKE).sum())
         pool = PictureRecording(drawn.latents[torch.from_numpy(near[: max(FEWEST, alike)].copy())])
         score = score_pictures(own.latents[row], pool, recipe.noises)
-        done.append(Confirmation(lead, score, _works(lead, score)))
+        done.append(_concluded(lead, score))
     return done
 
 
-def _works(lead: Lead, score: PictureScore) -> bool:
+def _concluded(lead: Lead, score: PictureScore) -> Confirmation:
+    """Pictures decide. A change beyond all controls, but not by the margin, is enough if the noise is significant."""
     if lead.detector == "collapse":
-        return score.converged
-    return lead.strong and score.confirmed
+        return Confirmation(lead, score, score.converged)
+    likely = score.exceeds and lead.p_value < SIGNIFICANT
+    return Confirmation(lead, score, lead.strong and (score.confirmed or likely), score.confirmed)

@@ -23,7 +23,7 @@ from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import BLANK, Candidate, Vocabulary
 from sau_scan.probes.carriers import Words, crowded_frames, noise_like
 from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NOISES, Recipe
-from sau_scan.probes.reading import leaning
+from sau_scan.probes.reading import read_as
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
 from sau_scan.tiers.generate import Confirmation
@@ -35,6 +35,7 @@ MODIFIERS = 4096
 COLLAPSES = 2  # pairs of words looked at more closely, next to the one that is told apart least after all modifiers
 SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
 HALFWAY = 0.5  # between pictures of the one word and of the other
+NOTHING = 2  # the text that stands for neither, behind the pair
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words:
     if len(pool) < 2:
         return []
     others = kin(prober, leads[-1].modifier, pair.head, pool)
-    texts = prober.encode([f"a {word}" for word in (pair.head, pair.target)])[0]
+    texts = prober.encode([f"a {word}" for word in (pair.head, pair.target, words.neutral[0])])[0]
     usual = [Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others]
     drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts) for lead in leads]
     return [_judge(lead, own, usual) for lead, own in zip(leads, drawn, strict=True)]
@@ -139,52 +140,77 @@ def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words:
 class Drawn:
     """Finished latents [P, C, h, w] of a modifier before the head and before the target, from the same noise.
 
-    ``shows``: how much more these show the target than the head; means over pictures.
+    ``errors``: of pictures of the head, then of the target: how badly the head, the target and a word that stands for
+    nothing explain them; means over pictures.
     """
 
     head: Tensor
     target: Tensor
-    shows: tuple[float, float]
+    errors: tuple[tuple[float, ...], tuple[float, ...]]
 
     @classmethod
     def of(cls, prober: Prober, recipe: Recipe, modifier: str, pair: Pair, texts: Tensor) -> Drawn:
-        """``texts`` [2, L, D]: outputs of the head by itself and of the target by itself."""
+        """``texts`` [3, L, D]: outputs of the head by itself, of the target by itself, and of a neutral word."""
         made = [_pictures(prober, recipe, f"{modifier} {word}") for word in (pair.head, pair.target)]
-        read = [leaning(prober.model, m, texts, prober.counter, prober.seed).mean() for m in made]
-        return cls(made[0], made[1], (float(read[0]), float(read[1])))
+        read = [read_as(prober.model, m, texts, prober.counter, prober.seed).mean(0).tolist() for m in made]
+        return cls(made[0], made[1], (tuple(read[0]), tuple(read[1])))
+
+
+@dataclass(frozen=True)
+class Astray:
+    """Where pictures lie between those of the word that they name (0) and of the other (1); ``null``: where kin do.
+
+    ``readable``: pictures after kin tell the two words apart.
+    """
+
+    value: float
+    null: tuple[float, ...]
+    readable: bool
+
+    @property
+    def seen(self) -> bool:
+        return self.readable and self.value > max(HALFWAY, *self.null)
+
+
+def _astray(own: Drawn, usual: Sequence[Drawn], side: int, against: int) -> Astray:
+    """Of the pair's word ``side``, how far its pictures are explained by the other one rather than by ``against``."""
+    other = 1 - side
+
+    def shows(drawn: Drawn, word: int) -> float:
+        return drawn.errors[word][against] - drawn.errors[word][other]
+
+    itself, far = [shows(d, side) for d in usual], [shows(d, other) for d in usual]
+    low = median(itself)
+    way = max(median(far) - low, 1e-12)
+    value, *null = ((v - low) / way for v in (shows(own, side), *itself))
+    return Astray(value, tuple(null), max(itself) < min(far))
 
 
 def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn]) -> Confirmation:
     """An edited phrase is drawn as its counterpart: its pictures show that word, not the one that it names.
 
     Either of the pair may be the one; after the modifier's kin each has to be drawn as itself, or nothing can be read.
+    A picture of nothing in particular shows any word of no meaning; so the other word must beat such a word, too.
     """
-    heads, targets = ([d.shows[i] for d in usual] for i in (0, 1))
-    readable, low, high = max(heads) < min(targets), median(heads), median(targets)
-    way = max(high - low, 1e-12)
-    # From 0, as the word that it names is drawn, to 1, as the other one.
-    astray = ((own.shows[0] - low) / way, (high - own.shows[1]) / way)
-    null = ([(v - low) / way for v in heads], [(high - v) / way for v in targets])
-    side = int(astray[1] > astray[0])
+    sides = [[_astray(own, usual, side, against) for against in (side, NOTHING)] for side in (0, 1)]
+    side = int(min(a.value for a in sides[1]) > min(a.value for a in sides[0]))
+    weakest = min(sides[side], key=lambda a: (a.seen, a.value))
     head, target = (lead.pair.head, lead.pair.target)[:: -1 if side else 1]
-    seen = readable and astray[side] > max(HALFWAY, *null[side])
+    shown = "pictures show the other word (0: its own, 1: the other)"
     found = (
         evidence("words not told apart after it (z, keys and values)", lead.score, 0.0, p=lead.p_value),
-        evidence("pictures show the other word (0: its own, 1: the other)", astray[side], 0.0, *_range(null[side])),
+        evidence(shown, weakest.value, 0.0, min(weakest.null), max(weakest.null)),
     )
     noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
     candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
     whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
+    seen = all(a.seen for a in sides[side])
     return Confirmation(whole, _score(own, usual, side), seen and lead.p_value < SIGNIFICANT)
 
 
 def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:
     kin_drawn = torch.stack([(d.head, d.target)[side] for d in usual])
     return score_pictures((own.head, own.target)[side], PictureRecording(kin_drawn), 1)
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
 
 
 def _pictures(prober: Prober, recipe: Recipe, phrase: str) -> Tensor:

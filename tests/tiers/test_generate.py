@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.detectors.generation import PictureScore
 from sau_scan.findings import Component, Slot
 from sau_scan.options import Budget
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.plan import RECIPES
 from sau_scan.probes.runner import Prober
-from sau_scan.tiers.generate import FEWEST, generate_tier
+from sau_scan.tiers.generate import FEWEST, _concluded, generate_tier
 from sau_scan.tiers.leads import Lead, Scored
 
 RECIPE = RECIPES[Budget.QUICK]
@@ -76,3 +78,24 @@ def test_leads_stay_within_the_controls_that_are_planned(prober: Prober, monkeyp
     assert 0 < len(done) <= RECIPE.generated
     assert sum(drawn) <= RECIPE.controls + RECIPE.generated
     assert np.isfinite([c.score.change for c in done]).all()
+
+
+@pytest.mark.parametrize(
+    ("p_value", "strong", "change", "works", "sure"),
+    [
+        (0.01, True, 4.0, True, True),
+        (0.5, True, 4.0, True, True),
+        (0.01, True, 2.5, True, False),
+        (0.5, True, 2.5, False, False),
+        (0.01, False, 4.0, False, True),
+        (0.01, True, 1.9, False, False),
+    ],
+)
+def test_less_of_a_change_needs_more_in_the_noise(
+    p_value: float, strong: bool, change: float, works: bool, sure: bool
+) -> None:
+    """Twice the median is the strongest control; by the margin it is exceeded from three times on."""
+    lead = Lead(Candidate("x", Slot.PREFIX), "unexplained-effect", Component.UNET, 5.0, p_value, strong=strong)
+    flat = torch.ones(2, 2) / 4
+    done = _concluded(lead, PictureScore(change, 2.0, 1e-3, 0.5, 1.0, 1.0, flat, flat[None]))
+    assert (done.works, done.sure) == (works, sure)

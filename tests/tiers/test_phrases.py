@@ -33,9 +33,13 @@ from sau_scan.tiers.phrases import (
 PAIR = Pair("dog", "star", -9.0)
 
 
-def drawn(head: float, target: float, seed: int = 0) -> Drawn:
+def drawn(head: float, target: float, seed: int = 0, rest: tuple[float, float] | None = None) -> Drawn:
+    """``head``, ``target``: how much more its pictures of either show the target than the head; ``rest``: than nothing,
+    by default half as much."""
     made = torch.randn(2, 6, 4, 2, 2, generator=torch.Generator().manual_seed(seed))
-    return Drawn(made[0], made[1], (head, target))
+    leans = zip((head, target), rest or (head / 2, target / 2), strict=True)
+    first, second = ((lean / 2, -lean / 2, than - lean / 2) for lean, than in leans)
+    return Drawn(made[0], made[1], (first, second))
 
 
 KIN = [drawn(-1.0, 1.1, 1), drawn(-1.1, 0.9, 2), drawn(-0.9, 1.0, 3)]
@@ -76,6 +80,12 @@ def test_nothing_is_read_where_kin_are_not_drawn_as_themselves() -> None:
 
 def test_a_phrase_must_go_farther_astray_than_any_kin() -> None:
     assert not _judge(lead(), drawn(0.4, 1.0), [*KIN, drawn(0.5, 1.0)]).works
+
+
+def test_a_picture_of_nothing_is_not_one_of_a_word_without_meaning() -> None:
+    """A modifier may spoil the picture of a word; any word that is drawn as nothing would explain it."""
+    kin = [drawn(-1.0, 1.1, 1, (0.01, -0.01)), drawn(-1.1, 0.9, 2, (-0.02, 0.01)), drawn(-0.9, 1.0, 3, (0.0, 0.0))]
+    assert not _judge(lead(1e-12), drawn(0.9, 1.0, 0, (0.05, 0.05)), kin).works
 
 
 @pytest.fixture(scope="module")
