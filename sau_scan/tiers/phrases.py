@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 from sau_scan.analysers.null_directions import NullDirections, stacked_projections
@@ -35,6 +36,7 @@ MODIFIERS = 4096
 COLLAPSES = 2  # pairs of words looked at more closely, next to the one that is told apart least after all modifiers
 SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
 HALFWAY = 0.5  # between pictures of the one word and of the other
+READABLE = 0.01  # probability that two words are told apart as well by chance
 NOTHING = 2  # the text that stands for neither, behind the pair
 
 
@@ -140,27 +142,27 @@ def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words:
 class Drawn:
     """Finished latents [P, C, h, w] of a modifier before the head and before the target, from the same noise.
 
-    ``errors``: of pictures of the head, then of the target: how badly the head, the target and a word that stands for
-    nothing explain them; means over pictures.
+    ``errors`` [2, P, 3]: how badly the head, the target and a word that stands for nothing explain each picture of the
+    head, then of the target.
     """
 
     head: Tensor
     target: Tensor
-    errors: tuple[tuple[float, ...], tuple[float, ...]]
+    errors: Tensor
 
     @classmethod
     def of(cls, prober: Prober, recipe: Recipe, modifier: str, pair: Pair, texts: Tensor) -> Drawn:
         """``texts`` [3, L, D]: outputs of the head by itself, of the target by itself, and of a neutral word."""
         made = [_pictures(prober, recipe, f"{modifier} {word}") for word in (pair.head, pair.target)]
-        read = [read_as(prober.model, m, texts, prober.counter, prober.seed).mean(0).tolist() for m in made]
-        return cls(made[0], made[1], (tuple(read[0]), tuple(read[1])))
+        read = [read_as(prober.model, m, texts, prober.counter, prober.seed) for m in made]
+        return cls(made[0], made[1], torch.stack(read))
 
 
 @dataclass(frozen=True)
 class Astray:
     """Where pictures lie between those of the word that they name (0) and of the other (1); ``null``: where kin do.
 
-    ``readable``: pictures after kin tell the two words apart.
+    ``readable``: pictures after kin tell the two words apart, one by one and in the mean, not only by chance.
     """
 
     value: float
@@ -176,14 +178,19 @@ def _astray(own: Drawn, usual: Sequence[Drawn], side: int, against: int) -> Astr
     """Of the pair's word ``side``, how far its pictures are explained by the other one rather than by ``against``."""
     other = 1 - side
 
-    def shows(drawn: Drawn, word: int) -> float:
-        return drawn.errors[word][against] - drawn.errors[word][other]
+    def shows(drawn: Drawn, word: int) -> Tensor:
+        return drawn.errors[word, :, against] - drawn.errors[word, :, other]
 
-    itself, far = [shows(d, side) for d in usual], [shows(d, other) for d in usual]
-    low = median(itself)
-    way = max(median(far) - low, 1e-12)
-    value, *null = ((v - low) / way for v in (shows(own, side), *itself))
-    return Astray(value, tuple(null), max(itself) < min(far))
+    itself, far = (torch.stack([shows(d, word) for d in usual]) for word in (side, other))
+    near, means = itself.mean(1).tolist(), far.mean(1).tolist()
+    low = median(near)
+    way = max(median(means) - low, 1e-12)
+    value, *null = ((v - low) / way for v in (float(shows(own, side).mean()), *near))
+    # Pictures of a pair have the same noise.
+    chance = float(
+        stats.ttest_1samp((far - itself).flatten().double().cpu().numpy(), 0.0, alternative="greater").pvalue
+    )
+    return Astray(value, tuple(null), max(near) < min(means) and chance < READABLE)
 
 
 def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn]) -> Confirmation:

@@ -36,10 +36,12 @@ PAIR = Pair("dog", "star", -9.0)
 def drawn(head: float, target: float, seed: int = 0, rest: tuple[float, float] | None = None) -> Drawn:
     """``head``, ``target``: how much more its pictures of either show the target than the head; ``rest``: than nothing,
     by default half as much."""
-    made = torch.randn(2, 6, 4, 2, 2, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.randn(2, 6, 4, 2, 2, generator=generator)
     leans = zip((head, target), rest or (head / 2, target / 2), strict=True)
-    first, second = ((lean / 2, -lean / 2, than - lean / 2) for lean, than in leans)
-    return Drawn(made[0], made[1], (first, second))
+    errors = torch.tensor([[[lean / 2, -lean / 2, than - lean / 2]] for lean, than in leans])
+    noise = torch.randn(2, 6, 3, generator=generator)
+    return Drawn(made[0], made[1], errors + 0.1 * (noise - noise.mean(1, keepdim=True)))
 
 
 KIN = [drawn(-1.0, 1.1, 1), drawn(-1.1, 0.9, 2), drawn(-0.9, 1.0, 3)]
@@ -86,6 +88,12 @@ def test_a_picture_of_nothing_is_not_one_of_a_word_without_meaning() -> None:
     """A modifier may spoil the picture of a word; any word that is drawn as nothing would explain it."""
     kin = [drawn(-1.0, 1.1, 1, (0.01, -0.01)), drawn(-1.1, 0.9, 2, (-0.02, 0.01)), drawn(-0.9, 1.0, 3, (0.0, 0.0))]
     assert not _judge(lead(1e-12), drawn(0.9, 1.0, 0, (0.05, 0.05)), kin).works
+
+
+def test_words_told_apart_by_chance_are_not_readable() -> None:
+    kin = [drawn(-0.01, 0.01, 1), drawn(-0.02, 0.01, 2), drawn(-0.01, 0.02, 3)]
+    assert not _judge(lead(1e-12), drawn(0.3, 0.3), kin).works
+    assert _judge(lead(1e-12), drawn(3.0, 3.0), [drawn(-2.0, 2.0, i) for i in (1, 2, 3)]).works
 
 
 @pytest.fixture(scope="module")
