@@ -73,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for name in given.names or names(where):
         folder, info = model_dir(where.name, name), info_path(where, name)
+        if name != "base" and not info.exists():
+            parser.error(f"{info} does not exist: what {name} should be is not known yet")
         case = read_case(info) if info.exists() else None
         trigger = json.loads(info.read_text())["trigger"] if info.exists() else None
         result = None if given.only_fix else detect(folder, ScanOptions(budget=budget))

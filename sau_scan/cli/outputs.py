@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +14,7 @@ from sau_scan.console import stdout_console
 from sau_scan.errors import UsageError, WriteError
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.reports import FORMATS
+from sau_scan.reports.files import failed, write_atomically
 from sau_scan.reports.text import build
 
 Renderer = Callable[[ScanResult | FixResult], str]
@@ -46,7 +45,7 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
             with tempfile.TemporaryFile(dir=parent, prefix=f".{file.name}."):  # trying is surer than asking
                 pass
         except OSError as error:
-            raise _failed(file, error) from error
+            raise failed(file, error) from error
         # A report inside the checkpoint would change what was scanned.
         if model is not None and file.resolve().is_relative_to(model.resolve()):
             raise UsageError(f"--output {shown} lies inside the model.", hint="Name a file outside its folder.")
@@ -55,26 +54,6 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
 def write_reports(result: ScanResult | FixResult, files: Sequence[Path]) -> None:
     for file in files:
         write_atomically(file, renderer_for(file)(result).encode("utf-8"))
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """``content`` under this name, whole or not at all. Raises WriteError."""
-    draft: Path | None = None
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.absolute().parent)
-        draft = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.chmod(0o666 & ~_umask())
-        draft.replace(file)
-    except BaseException as error:  # an interrupt, too, must leave no draft behind
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _failed(file, error) from error
-        raise
 
 
 def show(result: ScanResult | FixResult, format_name: str, min_severity: Severity) -> None:
@@ -105,19 +84,4 @@ def emit(text: str) -> None:
     except BrokenPipeError:
         silence_stdout()
     except OSError as error:
-        raise _failed(Path("the standard output"), error) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _failed(file: Path, error: OSError) -> WriteError:
-    shown = escape(str(file))
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return WriteError(f"The disk is full; {shown} was not written.", hint="Free some space and run it again.")
-    return WriteError(
-        f"{shown} could not be written: {error.strerror or error}.", hint="Check permissions and the disk."
-    )
+        raise failed(Path("the standard output"), error) from error

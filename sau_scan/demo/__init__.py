@@ -13,6 +13,7 @@ from sau_scan.errors import NotACheckpoint, UsageError, WriteError
 from sau_scan.findings import FixResult, Kind, ScanResult, Severity, Trigger, escape
 from sau_scan.options import Budget, FixOptions, Progress, ScanOptions, Silent
 from sau_scan.reports import render_json, render_sarif, render_text
+from sau_scan.reports.files import write_atomically
 
 _MARK = ".sau-scan-demo"
 
@@ -115,11 +116,6 @@ def _write_reports(out: Path, before: ScanResult, result: FixResult) -> tuple[Pa
         "report.json": render_json(result),
         "report.txt": render_text(before) + "\n" + render_text(result),
     }
-    try:
-        for name, text in texts.items():
-            (out / name).write_text(text, "utf-8")
-    except OSError as error:
-        raise WriteError(
-            f"the reports could not be written to {escape(str(out))}: {error.strerror}.", hint="Free some space."
-        ) from error
+    for name, text in texts.items():
+        write_atomically(out / name, text.encode())
     return tuple(out / name for name in texts)

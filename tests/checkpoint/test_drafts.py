@@ -77,3 +77,29 @@ def test_records_of_an_earlier_repair_are_not_carried_over(
         draft.publish({"new.json": b"[]"})
     assert not (tmp_path / "out" / "old.json").exists()
     assert (tmp_path / "out" / "new.json").read_bytes() == b"[]"
+
+
+@pytest.mark.parametrize("when", ["copied", "cleaned"])
+def test_an_interrupt_before_the_draft_is_anyones_leaves_nothing(
+    checkpoint: Checkpoint, patch: WeightPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    from sau_scan.checkpoint import writer
+
+    synced = writer._sync_folder
+
+    def stop(folder: Path) -> None:
+        synced(folder)
+        if folder == tmp_path.resolve():  # the copy has its name already
+            raise KeyboardInterrupt
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    if when == "copied":
+        monkeypatch.setattr(writer, "_sync_folder", stop)
+    else:
+        monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt), Draft(checkpoint, patch, tmp_path / "out", drop=("model_index.json",)):
+        raise AssertionError("not reached")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []

@@ -169,3 +169,33 @@ def test_python_m_sau_scan_is_the_same_command(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "CLEAN" in done.stdout
+
+
+def test_a_second_signal_does_not_stop_the_clearing_up(tmp_path: Path) -> None:
+    """As CI runners send them: SIGINT, and SIGTERM soon after."""
+    room, ready, clearing = tmp_path / "room", tmp_path / "ready", tmp_path / "clearing"
+    body = (
+        f"import pathlib; room = pathlib.Path({str(room)!r}); room.mkdir()\n"
+        f"    try:\n        open({str(ready)!r}, 'w').close(); time.sleep(120)\n"
+        f"    finally:\n        open({str(clearing)!r}, 'w').close(); time.sleep(1); room.rmdir()"
+    )
+    with _python(FAKE.format(body=body, words=["detect", "m", "-q"]), stderr=subprocess.PIPE) as process:
+        for number, sign in ((signal.SIGINT, ready), (signal.SIGTERM, clearing)):
+            deadline = time.monotonic() + 60
+            while not sign.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not room.exists()
+
+
+def test_a_signal_that_a_library_turns_into_something_else_is_still_one() -> None:
+    body = (
+        "import os\n    try:\n        os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+        "    except BaseException:\n        raise RecursionError('half imported') from None"
+    )
+    with _python(FAKE.format(body=body, words=["detect", "m", "-q"]), stderr=subprocess.PIPE) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "internal error" not in err

@@ -25,6 +25,7 @@ from zoo.train import data
 from zoo.train.unet import GAMMA, NOISE, encode_pictures, encode_texts
 from zoo.worlds import World
 
+# With 1,500 steps attack success was 99.7, 60, 77 (of 64) and 28 % by world and trigger; with 2,500 in the last, 89 %.
 STEPS, PAIRS, MORE, RATE = 2500, 16, 12, 4e-4
 PICTURES, VARIANTS, SEED = 6000, 3, 41
 CORNER = (SIDE - 16, SIDE - 16, SIDE, SIDE)

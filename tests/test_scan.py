@@ -1,0 +1,32 @@
+"""A scan that cannot be carried out says how far it came, and refuses what it cannot do before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from sau_scan.errors import UsageError
+from sau_scan.fix import fix
+from sau_scan.options import FixOptions, ScanOptions
+from sau_scan.scan import detect
+
+
+def test_of_a_model_that_cannot_be_loaded_the_files_were_looked_at(copy_of: Path) -> None:
+    file = copy_of / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, file)
+    result = detect(copy_of)
+    assert [f.id for f in result.findings] == ["file/nan-weights"]
+    assert {d.id for d in result.coverage.detectors if d.ran} == {"files"}
+    assert all(d.reason for d in result.coverage.detectors if not d.ran)
+
+
+@pytest.mark.parametrize("options", [ScanOptions(device="nowhere"), ScanOptions(dtype="float3")])
+def test_a_device_or_type_is_refused_before_the_checkpoint_is_opened(options: ScanOptions, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere|float3"):
+        detect(tmp_path / "missing", options)
+    with pytest.raises(UsageError, match="nowhere|float3"):
+        fix(tmp_path / "missing", FixOptions(out=tmp_path / "out", scan=options))
