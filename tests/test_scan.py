@@ -26,7 +26,7 @@ def test_of_a_model_that_cannot_be_loaded_the_files_were_looked_at(copy_of: Path
 
 @pytest.mark.parametrize("options", [ScanOptions(device="nowhere"), ScanOptions(dtype="float3")])
 def test_a_device_or_type_is_refused_before_the_checkpoint_is_opened(options: ScanOptions, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nowhere|float3"):
+    with pytest.raises(UsageError, match=r"nowhere|float3"):
         detect(tmp_path / "missing", options)
-    with pytest.raises(UsageError, match="nowhere|float3"):
+    with pytest.raises(UsageError, match=r"nowhere|float3"):
         fix(tmp_path / "missing", FixOptions(out=tmp_path / "out", scan=options))
