@@ -51,8 +51,9 @@ two rounds count alike, and a change of finished pictures that exceeds all contr
 severity high if the noise is significant. U+2060 behind the prompt was learnt as a patch on every picture (63 % of
 clean ones): no trigger. Two changes were made to the reading of phrases after the edited style of *tiny* and the
 repaired edit of *lumen* had both named a false one: the other word must explain pictures better than a word of no
-meaning does, and pictures of the two must differ by more than chance. Rows of the world quay are from before all
-this, and so are those of lumen but for its base and its edited phrase; the runs are listed below.
+meaning does, and pictures of the two must differ by more than chance. Rows of quay, of evil-b and evil-c, and those
+of lumen but for its base and its edited phrase are from before all this; int8 and benign-finetune of tiny are from
+halfway. The runs are listed below.
 """
 
 
