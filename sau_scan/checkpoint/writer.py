@@ -20,7 +20,7 @@ from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
 
 # A draft has a draft of its own: .NAME.1234abcd.draft, and a name of the same kind around that.
-LONGEST = ".12345678..draft.partial"
+LONGEST_ENDING = ".12345678..draft.partial"
 
 
 def check_out(root: Path, out: Path) -> None:
@@ -29,7 +29,7 @@ def check_out(root: Path, out: Path) -> None:
     target = out.resolve()
     try:
         # Trying is surer than asking: some file systems refuse what their permissions allow, or so long a name.
-        Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST, dir=target.parent)).rmdir()
+        Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST_ENDING, dir=target.parent)).rmdir()
     except OSError as error:
         raise _failed(out, error) from error
 

@@ -187,9 +187,8 @@ def _astray(own: Drawn, usual: Sequence[Drawn], side: int, against: int) -> Astr
     way = max(median(means) - low, 1e-12)
     value, *null = ((v - low) / way for v in (float(shows(own, side).mean()), *near))
     # Pictures of a pair have the same noise.
-    chance = float(
-        stats.ttest_1samp((far - itself).flatten().double().cpu().numpy(), 0.0, alternative="greater").pvalue
-    )
+    apart = (far - itself).flatten().double().cpu().numpy()
+    chance = float(stats.ttest_1samp(apart, 0.0, alternative="greater").pvalue)
     return Astray(value, tuple(null), max(near) < min(means) and chance < READABLE)
 
 
