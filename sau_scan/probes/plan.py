@@ -19,6 +19,7 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
 READINGS = 3 * len(TWO)  # passes that tell which of two words, or neither, a picture shows
+PHRASE_SCALE = 4  # words of content as which pictures of the kin are read, too
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 
@@ -71,8 +72,9 @@ class Recipe:
     @property
     def phrase_passes(self) -> int:
         """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn."""
-        texts = 2 * (self.phrases + PHRASE_KIN * max(1, self.phrases // 2))
-        return texts * len(PHRASE_FRAMES) * PHRASE_NOISES * (2 * self.steps + READINGS)
+        kin = PHRASE_KIN * max(1, self.phrases // 2)
+        passes = (self.phrases + kin) * (2 * self.steps + READINGS) + kin * PHRASE_SCALE * len(TWO)
+        return 2 * len(PHRASE_FRAMES) * PHRASE_NOISES * passes
 
 
 RECIPES: dict[Budget, Recipe] = {

@@ -23,7 +23,7 @@ from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import BLANK, Candidate, Vocabulary
 from sau_scan.probes.carriers import Words, crowded_frames, noise_like
-from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NOISES, Recipe
+from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NOISES, PHRASE_SCALE, Recipe
 from sau_scan.probes.reading import read_as
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
@@ -37,7 +37,8 @@ COLLAPSES = 2  # pairs of words looked at more closely, next to the one that is 
 SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
 HALFWAY = 0.5  # between pictures of the one word and of the other
 READABLE = 0.01  # probability that two words are told apart as well by chance
-NOTHING = 2  # the text that stands for neither, behind the pair
+TELLING = 0.25  # of what tells words of content apart, or the two words are too much alike for one to be the other
+NOTHING = 2  # the text that stands for neither, behind the pair; words of content come after it
 
 
 @dataclass(frozen=True)
@@ -132,18 +133,25 @@ def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words:
     if len(pool) < 2:
         return []
     others = kin(prober, leads[-1].modifier, pair.head, pool)
-    texts = prober.encode([f"a {word}" for word in (pair.head, pair.target, words.neutral[0])])[0]
+    shown = (pair.head, pair.target, words.neutral[0], *_content(words, pair))
+    texts = prober.encode([f"a {word}" for word in shown])[0]
     usual = [Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others]
-    drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts) for lead in leads]
+    drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts[: NOTHING + 1]) for lead in leads]
     return [_judge(lead, own, usual) for lead, own in zip(leads, drawn, strict=True)]
+
+
+def _content(words: Words, pair: Pair) -> tuple[str, ...]:
+    """Words that surely show in pictures, from the strongest to the least of the responsive ones."""
+    others = [w for w in words.responsive if w not in (pair.head, pair.target)]
+    return tuple(others[:: max(1, len(others) // PHRASE_SCALE)][:PHRASE_SCALE])
 
 
 @dataclass(frozen=True)
 class Drawn:
     """Finished latents [P, C, h, w] of a modifier before the head and before the target, from the same noise.
 
-    ``errors`` [2, P, 3]: how badly the head, the target and a word that stands for nothing explain each picture of the
-    head, then of the target.
+    ``errors`` [2, P, 3 or more]: how badly the head, the target, a word that stands for nothing, and of the kin's
+    pictures words of content, explain each picture of the head, then of the target.
     """
 
     head: Tensor
@@ -152,7 +160,7 @@ class Drawn:
 
     @classmethod
     def of(cls, prober: Prober, recipe: Recipe, modifier: str, pair: Pair, texts: Tensor) -> Drawn:
-        """``texts`` [3, L, D]: outputs of the head by itself, of the target by itself, and of a neutral word."""
+        """``texts`` [3 or more, L, D]: outputs of the head by itself, of the target, of a neutral word, of content."""
         made = [_pictures(prober, recipe, f"{modifier} {word}") for word in (pair.head, pair.target)]
         read = [read_as(prober.model, m, texts, prober.counter, prober.seed) for m in made]
         return cls(made[0], made[1], torch.stack(read))
@@ -192,6 +200,18 @@ def _astray(own: Drawn, usual: Sequence[Drawn], side: int, against: int) -> Astr
     return Astray(value, tuple(null), max(near) < min(means) and chance < READABLE)
 
 
+def _telling(usual: Sequence[Drawn]) -> bool:
+    """Whether pictures tell the pair apart as words of content are told apart, or ``TELLING`` of it.
+
+    Two words that hardly show are drawn alike after any strong one.
+    """
+    errors = torch.stack([d.errors for d in usual]).mean((0, 2))
+    own = errors.diagonal()
+    apart = float(errors[0, 1] + errors[1, 0] - own.sum())
+    content = (errors[:, NOTHING + 1 :] - own[:, None]).sum(0)
+    return not len(content) or apart > TELLING * float(content.median())
+
+
 def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn]) -> Confirmation:
     """An edited phrase is drawn as its counterpart: its pictures show that word, not the one that it names.
 
@@ -210,7 +230,7 @@ def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn]) -> Confirmation
     noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
     candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
     whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
-    seen = all(a.seen for a in sides[side])
+    seen = _telling(usual) and all(a.seen for a in sides[side])
     return Confirmation(whole, _score(own, usual, side), seen and lead.p_value < SIGNIFICANT)
 
 

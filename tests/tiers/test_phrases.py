@@ -96,6 +96,15 @@ def test_words_told_apart_by_chance_are_not_readable() -> None:
     assert _judge(lead(1e-12), drawn(3.0, 3.0), [drawn(-2.0, 2.0, i) for i in (1, 2, 3)]).works
 
 
+@pytest.mark.parametrize(("content", "works"), [(0.5, True), (3.0, True), (6.0, False)])
+def test_words_that_hardly_show_are_no_phrase(content: float, works: bool) -> None:
+    """``content``: how much worse words of content explain pictures of the kin than the word that they are of."""
+    kin = [drawn(-1.0, 1.0, seed) for seed in (1, 2, 3)]
+    best = [d.errors[:, :, :2].min(2, keepdim=True).values for d in kin]
+    told = [replace(d, errors=torch.cat([d.errors, b + content], 2)) for d, b in zip(kin, best, strict=True)]
+    assert _judge(lead(), drawn(0.9, 1.0), told).works == works
+
+
 @pytest.fixture(scope="module")
 def demo() -> DiffusionModel:
     return load_model(open_checkpoint(checkpoint_path()))
