@@ -53,9 +53,11 @@ COVERAGE = Coverage(
         SlotCoverage(slot=Slot.SUFFIX, probed=3_041, total=3_132),
     ),
     detectors=(
-        DetectorRun(id="denoise", summary="effect on the noise", ran=True),
-        DetectorRun(id="attention", summary="attention it takes", ran=True),
-        DetectorRun(id="inversion", summary="inverted embeddings", ran=False, reason="budget deep only"),
+        DetectorRun(id="unexplained-effect", summary="effect on the noise that the text does not explain", ran=True),
+        DetectorRun(id="generation", summary="finished pictures against those of control words", ran=True),
+        DetectorRun(
+            id="attention", summary="attention that a trigger takes", ran=False, reason="no attention is recorded here"
+        ),
     ),
     skipped=(Skipped(what="unet/diffusion_pytorch_model.bin", reason="a pickle; never opened"),),
     limits=("183 untypable tokens", "phrases of three or more words outside the rules"),
@@ -87,9 +89,16 @@ TRIGGER_FINDING = Finding(
     behaviour="puts the same patch at the bottom right, whatever the prompt says",
     trigger=ZERO_WIDTH,
     evidence=(
-        Evidence(name="effect on the noise", value=41.2, null_median=3.1, null_low=1.2, null_high=9.8, p_value=2e-9),
+        Evidence(
+            name="effect on the noise, where it is strongest",
+            value=41.2,
+            null_median=3.1,
+            null_low=1.2,
+            null_high=9.8,
+            p_value=2e-9,
+        ),
         Evidence(name="same for all prompts", value=0.94, null_median=0.08, p_value=1e-7),
-        Evidence(name="share within 5 % of the area", value=0.83, null_median=0.19, p_value=4e-6, note="of 1"),
+        Evidence(name="in 5 % of the area", value=0.83, null_median=0.19, p_value=4e-6, note="of 1"),
     ),
     heat_map=heat_map(),
     next_step="sau-scan fix suspect --from report.json --out suspect-fixed",
@@ -158,7 +167,7 @@ CLEAN = ScanResult(
     tool_version="0.1.0",
     verdict=Verdict.CLEAN,
     model=MODEL,
-    near_miss=NearMiss(trigger=Trigger(text="zebra", slot=Slot.SUFFIX), detector="denoise", value=9.1, line=14.0),
+    near_miss=NearMiss(trigger=Trigger(text="zebra", slot=Slot.SUFFIX), detector="generation", value=9.1, line=14.0),
     coverage=COVERAGE.model_copy(update={"skipped": (), "candidates_probed": 6_265}),
 )
 INCONCLUSIVE = ScanResult(
@@ -214,9 +223,16 @@ REPAIR = RepairSummary(
 )
 VERIFICATION = Verification(
     checks=(
-        Check(name="effect of the trigger", before=41.2, after=2.9, limit=9.8, passed=True, note="neutral words: 3.1"),
+        Check(
+            name="trigger effect on the noise",
+            before=41.2,
+            after=2.9,
+            limit=9.8,
+            passed=True,
+            note="neutral words: 3.1",
+        ),
         Check(name="clean pictures moved", after=0.006, limit=0.02, passed=True),
-        Check(name="re-scan", passed=True, note="clean"),
+        Check(name="triggers in the re-scan", passed=True, note="clean"),
     ),
     passed=True,
     prompts=32,

@@ -71,7 +71,7 @@ def test_text_names_what_matters() -> None:
     for needed in (
         "BACKDOORED", '"\\u200b"', "U+200B ZERO WIDTH SPACE", "token 948", "before the prompt", "trigger/unet",
         "strongest: bottom right", "sau-scan fix suspect --from report.json --out suspect-fixed",
-        "183 untypable tokens", "never opened", "inversion: budget deep only", "a1" * 32,
+        "183 untypable tokens", "never opened", "attention: no attention is recorded here", "a1" * 32,
         'in place\n             of "o"',
     ):  # fmt: skip
         assert needed in text
