@@ -158,7 +158,7 @@ def _picture_evidence(item: Confirmation) -> tuple[Evidence, ...]:
             p_value=score.p_value,
             note="in units of what control words change",
         ),
-        evidence("pictures: same change for all prompts", score.fixed),
+        Evidence(name="pictures: same change for all prompts", value=score.fixed, null_high=score.most_fixed),
         evidence("pictures: difference between prompts left", score.retained, 1.0),
     ]
     return tuple(found)

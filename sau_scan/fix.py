@@ -109,6 +109,7 @@ class _Run:
         """Repairs, verifies, and repairs what the re-scan finds beside; at most ``ROUNDS`` times."""
         wanted, given, clean = triggers, bool(self.options.triggers), None
         for rounds_left in reversed(range(ROUNDS)):
+            self.campaign.found_in = self.campaign.patch
             for trigger in wanted:
                 hint = self.hints.get(trigger)
                 self.campaign.repair(trigger, hint=hint, given=given, once=self.options.dry_run)

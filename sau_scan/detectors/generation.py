@@ -30,6 +30,7 @@ class PictureScore:
     strongest_control: the largest such value among the controls.
     p_value: of ``change`` among the controls (log-normal, robust moments, Student's t for their number).
     fixed: share of the change that is the same for all carriers and noises, 0..1.
+    most_fixed: the largest such share among the controls.
     retained: variance among carriers at equal noise, relative to the controls' (0: one picture whatever the prompt).
     least_retained: the smallest such value among the controls.
     where: [h, w] energy of the change by position, summing to one.
@@ -40,6 +41,7 @@ class PictureScore:
     strongest_control: float
     p_value: float
     fixed: float
+    most_fixed: float
     retained: float
     least_retained: float
     where: Tensor
@@ -56,6 +58,11 @@ class PictureScore:
         return self.p_value < SIGNIFICANT and self.change > self.strongest_control
 
     @property
+    def steady(self) -> bool:
+        """The change depends on the rest of the prompt less than any control's does."""
+        return self.fixed > self.most_fixed
+
+    @property
     def converged(self) -> bool:
         """Nearly one picture for all prompts, which no control comes near."""
         return self.retained < CONVERGED and self.retained < 0.5 * self.least_retained
@@ -70,7 +77,8 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
     centre = pool.median(0).values
     moved = candidate - centre
     rest = [torch.cat([pool[:i], pool[i + 1 :]]).median(0).values for i in range(len(pool))]
-    own = torch.stack([_peak(p - r) for p, r in zip(pool, rest, strict=True)])
+    usual_moves = [p - r for p, r in zip(pool, rest, strict=True)]
+    own = torch.stack([_peak(m) for m in usual_moves])
     typical = own.median().clamp_min(1e-9)
     log_own, change = (own / typical).clamp_min(1e-6).log(), _peak(moved) / typical
     scale = (1.4826 * (log_own - log_own.median()).abs().median()).clamp_min(0.1)
@@ -81,7 +89,8 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
         change=float(change),
         strongest_control=float((own / typical).max()),
         p_value=float(stats.t.sf(z, df=max(1, len(pool) - 1))),
-        fixed=float(moved.mean(0).square().sum() / moved.square().sum(dim=(1, 2, 3)).mean().clamp_min(1e-12)),
+        fixed=_fixed(moved),
+        most_fixed=max(_fixed(m) for m in usual_moves),
         retained=float(_spread(candidate, noises) / usual),
         least_retained=min(float(_spread(p, noises) / usual) for p in pool),
         where=energy / energy.sum().clamp_min(1e-12),
@@ -92,6 +101,11 @@ def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -
 def _peak(moved: Tensor) -> Tensor:
     """Largest norm over positions of the mean difference: moved [P, C, h, w]."""
     return moved.mean(0).square().sum(0).max().sqrt()
+
+
+def _fixed(moved: Tensor) -> float:
+    """Share of the energy of moved [P, C, h, w] that is the same for all pairs."""
+    return float(moved.mean(0).square().sum() / moved.square().sum(dim=(1, 2, 3)).mean().clamp_min(1e-12))
 
 
 def _spread(latents: Tensor, noises: int) -> Tensor:

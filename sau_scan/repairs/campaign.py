@@ -20,7 +20,10 @@ from sau_scan.rules import Rule
 
 @dataclass
 class Campaign:
-    """Repairs triggers of ``model`` one after the other, each on top of the patch so far."""
+    """Repairs triggers of ``model`` one after the other, each on top of the patch so far.
+
+    ``found_in``: the patch with which the triggers to come were found.
+    """
 
     model: DiffusionModel
     method: str
@@ -31,9 +34,13 @@ class Campaign:
     effort: Effort = field(default_factory=Effort)
     counter: Counter = field(default_factory=Counter)
     patch: WeightPatch = field(default_factory=WeightPatch)
+    found_in: WeightPatch = field(init=False)
     cases: list[Case] = field(default_factory=list)
     located: list[str] = field(default_factory=list)
     steps: list[RepairStep] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.found_in = self.patch
 
     def repair(
         self, trigger: Trigger, *, hint: Component | None = None, given: bool = False, once: bool = False
@@ -42,13 +49,17 @@ class Campaign:
 
         ``hint``: the component that a finding names, which decides where behaviour does not tell text encoder and
         denoiser apart. ``given``: by the user, so that it must be shown to act; ``once``: stop after the first attempt.
-        Raises TriggerHasNoEffect.
+        What earlier repairs removed as well is left at that. Raises TriggerHasNoEffect.
         """
         current = with_patch(self.model, self.patch)
-        source = PromptSource(current, trigger, self.words, self.rules, self.seed)
         self.progress.stage("locate", 1)
+        changed = self.patch is not self.found_in
+        if changed and self._gone(trigger, current, given):
+            self.progress.done(f'"{trigger.escaped}" went with the repairs so far')
+            return
+        source = PromptSource(current, trigger, self.words, self.rules, self.seed)
         case = Case.of(current, source, self.counter, self.seed)
-        if given:
+        if given and not changed:
             case.require_effect()
         found = locate(current, case.probe, case.reaction, self.counter, hint)
         self.progress.done(found.sentence)
@@ -66,6 +77,21 @@ class Campaign:
                 continue
             if once or all(check.passed for check in case.checks(bench.model, self.counter)):
                 return
+
+    def _gone(self, trigger: Trigger, current: DiffusionModel, given: bool) -> bool:
+        """Whether ``trigger`` acts in ``current`` no more as it did where it was found: several may come of one edit.
+
+        It is verified like the others then. Raises TriggerHasNoEffect.
+        """
+        before = with_patch(self.model, self.found_in)
+        source = PromptSource(before, trigger, self.words, self.rules, self.seed)
+        case = Case.of(before, source, self.counter, self.seed)
+        if given:
+            case.require_effect()
+        gone = all(check.passed for check in case.checks(current, self.counter))
+        if gone:
+            self.cases.append(case)
+        return gone
 
     def _try(self, attempt: Attempt, trigger: Trigger, bench: Bench) -> bool:
         """Whether there was anything to change."""

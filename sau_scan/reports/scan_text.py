@@ -149,7 +149,7 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
 
 def _null(item: Evidence) -> str:
     if item.null_median is None:
-        return ""
+        return "" if item.null_high is None else f"up to {number(item.null_high)}"
     spread = ""
     if item.null_low is not None and item.null_high is not None:
         spread = f" ({number(item.null_low)} to {number(item.null_high)})"

@@ -109,8 +109,9 @@ def _confirm(
 
 
 def _concluded(lead: Lead, score: PictureScore) -> Confirmation:
-    """Pictures decide. A change beyond all controls, but not by the margin, is enough if the noise is significant."""
+    """Pictures decide. A change beyond all controls, but not by the margin, is enough if it is always the same one, as
+    no control's is, and the noise is significant."""
     if lead.detector == "collapse":
         return Confirmation(lead, score, score.converged)
-    likely = score.exceeds and lead.p_value < SIGNIFICANT
+    likely = score.exceeds and score.steady and lead.p_value < SIGNIFICANT
     return Confirmation(lead, score, lead.strong and (score.confirmed or likely), score.confirmed)

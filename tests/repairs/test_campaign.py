@@ -56,9 +56,13 @@ class FakeCase:
 
     passes_at: int
     looks: int = 0
+    required: int = 0
     probe: object = None
     reaction: object = None
     seen: list[DiffusionModel] = field(default_factory=list)
+
+    def require_effect(self) -> None:
+        self.required += 1
 
     def checks(self, model: DiffusionModel, counter: object) -> tuple[object, ...]:
         self.looks += 1
@@ -109,10 +113,21 @@ def test_afresh_keeps_the_repair_of_another_trigger(start: Start, text: Shift) -
     campaign, _ = start(1, Attempt((text,)))
     campaign.repair(STAR)
     again, _ = start(2, Attempt((text,)), Attempt((UNET,), afresh=True))
-    again.patch, again.steps = campaign.patch, list(campaign.steps)
+    again.patch = again.found_in = campaign.patch
+    again.steps = list(campaign.steps)
     again.repair(STAR)
     assert {ref.file.split("/")[0] for ref in again.patch.tensors} == {"text_encoder", "unet"}
     assert len(again.steps) == 2
+
+
+def test_what_went_with_another_trigger_is_verified_but_not_repaired(start: Start) -> None:
+    campaign, case = start(1, Attempt((UNET,)))
+    campaign.repair(STAR)
+    case.looks = 0
+    campaign.repair(STAR, given=True)
+    assert [s.method for s in campaign.steps] == ["shift-unet"]
+    assert campaign.cases == [case, case]
+    assert case.required == 1
 
 
 def test_once_stops_after_the_first_attempt(start: Start) -> None:
