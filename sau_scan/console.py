@@ -23,6 +23,7 @@ class StderrProgress:
     """Implements :class:`sau_scan.options.Progress`; a context manager, so that no bar outlives an error."""
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self._console = Console(file=stream if stream is not None else sys.stderr, highlight=False, quiet=quiet)
         self._bar: Progress | None = None
         self._task: TaskID | None = None

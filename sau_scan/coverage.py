@@ -44,15 +44,21 @@ def coverage(
     )
 
 
-def nothing_covered(checkpoint: Checkpoint, options: ScanOptions, skipped: list[Skipped], seconds: float) -> Coverage:
-    """Coverage of a scan that ended before the model was loaded; the last of ``skipped`` says why."""
+def nothing_covered(
+    checkpoint: Checkpoint | None, options: ScanOptions, skipped: list[Skipped], seconds: float
+) -> Coverage:
+    """Coverage of a scan that ended before the model was loaded; the last of ``skipped`` says why.
+
+    Without ``checkpoint``, not even the files were looked at.
+    """
     reason = skipped[-1].reason
+    ran = [checkpoint is not None and d.needs == "files" for d in DETECTORS]
     runs = [
-        DetectorRun(id=d.id, summary=d.summary, ran=d.needs == "files", reason="" if d.needs == "files" else reason)
-        for d in DETECTORS
+        DetectorRun(id=d.id, summary=d.summary, ran=r, reason="" if r else reason)
+        for d, r in zip(DETECTORS, ran, strict=True)
     ]
     return Coverage(
-        files_read=len(checkpoint.records),
+        files_read=len(checkpoint.records) if checkpoint else 0,
         detectors=tuple(runs),
         skipped=tuple(skipped),
         seed=options.seed,

@@ -211,6 +211,17 @@ def _not_loaded(
     )
 
 
+def unscannable(path: Path, options: ScanOptions, error: CheckpointError) -> ScanResult:
+    """The result of a scan that ``error`` ended: nothing is known, and that is data, too."""
+    reason = Skipped(what="model", reason=f"{error} {error.hint}", planned=True)
+    return ScanResult(
+        tool_version=__version__,
+        verdict=Verdict.INCONCLUSIVE,
+        model=ModelInfo(path=str(path), family="unknown"),
+        coverage=nothing_covered(None, options, [reason], 0.0),
+    )
+
+
 def _model_info(checkpoint: Checkpoint) -> ModelInfo:
     try:
         family = identify(checkpoint).title

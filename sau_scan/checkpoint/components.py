@@ -170,10 +170,14 @@ def _no_weights(checkpoint: Checkpoint, component: str) -> CheckpointError:
         return UnsafeFile(
             f"{checkpoint.show(component)} has no weights that are loaded by default; "
             f"{unopened[0].what}: {unopened[0].reason}.",
-            hint="Name a variant with --variant, or have the checkpoint saved as safetensors.",
+            hint="Name it with --variant."
+            if "--variant" in unopened[0].reason
+            else "Have the checkpoint saved as safetensors: pipeline.save_pretrained(FOLDER, safe_serialization=True).",
         )
+    there = any(record.path.startswith(component + "/") for record in checkpoint.records)
     return NotACheckpoint(
-        f"{checkpoint.show(component)} has no weights.", hint="Download the checkpoint again, with all components."
+        f"{checkpoint.show(component)} {'has no weights' if there else 'is missing'}.",
+        hint="Download the checkpoint again, with all components.",
     )
 
 

@@ -108,7 +108,7 @@ def open_checkpoint(path: Path | str, *, variant: str | None = None) -> Checkpoi
     Raises NotACheckpoint, UnsafeFile or DamagedFile.
     """
     root = Path(path)
-    _require_folder(root)
+    require_folder(root)
     names, links_out, skipped = _listing(root)
     index_data = _read_index(root, names, links_out)
     index = parse_json(index_data, escape(str(root / INDEX)))
@@ -160,7 +160,8 @@ def _require_size(root: Path, names: list[str]) -> None:
         )
 
 
-def _require_folder(root: Path) -> None:
+def require_folder(root: Path) -> None:
+    """Raises NotACheckpoint where there is no folder."""
     shown = escape(str(root))
     try:
         found = root.exists()

@@ -48,7 +48,9 @@ def _check_place(root: Path, out: Path) -> None:
             f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is."
         )
     if target.is_relative_to(source) or source.is_relative_to(target):
-        raise UsageError(f"--out {shown} and the checkpoint lie within each other.", hint="Name a folder beside it.")
+        raise UsageError(
+            f"Of --out {shown} and the checkpoint, one lies inside the other.", hint="Name a folder beside it."
+        )
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"--out {shown} is a file or a link.", hint="Name a new folder.")
     if not target.parent.is_dir():

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sau_scan import __version__
+from sau_scan.checkpoint.source import require_folder
 from sau_scan.cli import arguments as arg
 from sau_scan.cli import exits, outputs, parsing
 from sau_scan.cli.guard import guarded, guarded_early
 from sau_scan.cli.rules_command import rules_app
 from sau_scan.console import StderrProgress
-from sau_scan.errors import ConfigError, UsageError
+from sau_scan.errors import CheckpointError, ConfigError, UsageError
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.reports import read_result
@@ -24,7 +27,7 @@ from sau_scan.reports import read_result
 app = typer.Typer(
     name="sau-scan",
     help="Finds hidden triggers in text-to-image checkpoints, shows why, and repairs them.",
-    epilog="Exit codes: 0 passed, 1 findings or not repaired, 2 usage, 3 incomplete, 4 internal error, 130 stopped.",
+    epilog="Exit codes: 0 passed, 1 findings or not repaired, 2 usage, 3 incomplete, 4 fault, 130, 143 stopped.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -99,7 +102,9 @@ def detect(
         if out is not None:  # before minutes are spent on the scan
             _check_method(method)
             _check_out(model, out)
-        scanned = _detect(model, options, progress)
+        by_machine = files or format_ is not arg.FormatName.TEXT  # people have the error
+        refusal = partial(outputs.write_refusal, files=files, format_name=format_) if by_machine else None
+        scanned = _detect(model, options, progress, refusal)
         result: ScanResult | FixResult = scanned
         if fix:
             if format_ is arg.FormatName.TEXT:  # what was found is told before minutes are spent on repairing it
@@ -130,7 +135,7 @@ def fix(
     min_severity: arg.MinSeverity = Severity.INFO,
     quiet: arg.Quiet = False,
     debug: arg.Debug = False,
-    budget: arg.BudgetOption = Budget.STANDARD,
+    budget: arg.BudgetOfFix = None,
     max_time: arg.MaxTime = None,
     declared_trigger: arg.Declared = None,
     seed: arg.Seed = 0,
@@ -151,9 +156,10 @@ def fix(
         if out is None and not dry_run:
             raise UsageError("--out is missing; nothing is repaired in place.", hint="Name a new folder: --out DIR.")
         report = _scan_report(from_) if from_ is not None else None
+        usual = Budget(report.coverage.budget) if report is not None else Budget.STANDARD
         outputs.check_outputs(files, model)
         options = ScanOptions(
-            budget=budget,
+            budget=budget or usual,
             max_time=parsing.seconds(max_time),
             declared_triggers=parsing.declared(declared_trigger or ()),
             seed=seed,
@@ -166,6 +172,7 @@ def fix(
             out=out, triggers=given, dry_run=dry_run, keep_failed=keep_failed, method=method, scan=options
         )
         _quiet_libraries()
+        require_folder(model)
         result = _fix(model, repair, report, progress)
         _finish(result, files, format_, min_severity, exits.after_fix(result), progress)
 
@@ -207,10 +214,21 @@ def demo(
         _finish(done.result, [], arg.FormatName.TEXT, Severity.LOW, outcome, progress, written=done.files)
 
 
-def _detect(model: Path, options: ScanOptions, progress: StderrProgress) -> ScanResult:
-    from sau_scan import detect as run
+def _detect(
+    model: Path, options: ScanOptions, progress: StderrProgress, refused: Callable[[ScanResult], None] | None
+) -> ScanResult:
+    """``refused`` gets the report of a model that cannot be scanned; then the CheckpointError goes on."""
+    try:
+        require_folder(model)  # before libraries are loaded for seconds
+        from sau_scan import detect as run
 
-    return run(model, options, progress)
+        return run(model, options, progress)
+    except CheckpointError as error:
+        if refused is not None:
+            from sau_scan.scan import unscannable
+
+            refused(unscannable(model, options, error))
+        raise
 
 
 def _fix(model: Path, options: FixOptions, found: ScanResult | None, progress: StderrProgress) -> FixResult:
@@ -257,6 +275,8 @@ def _finish(
     if names:
         progress.line("wrote", "  ".join(names))
     progress.line(f"exit {outcome.code}", outcome.reason)
+    if progress.quiet and outcome.code is exits.Code.INCOMPLETE:  # a gate that fails says why
+        StderrProgress().line(f"exit {outcome.code}", outcome.reason)
     raise typer.Exit(outcome.code)
 
 

@@ -66,13 +66,22 @@ Declared = Annotated[
 BudgetOption = Annotated[
     Budget, typer.Option("--budget", rich_help_panel=_SCAN, help="How much the scan may cost in UNet passes.")
 ]
+BudgetOfFix = Annotated[
+    Budget | None,
+    typer.Option(
+        "--budget", rich_help_panel=_SCAN,
+        help="How much a scan may cost in UNet passes; default: the report's, or standard.",
+    ),
+]  # fmt: skip
 MaxTime = Annotated[
     str | None,
     typer.Option(metavar="T", rich_help_panel=_SCAN, help="Plan no more than fits into 90s, 4m, 1h30m."),
 ]
 Seed = Annotated[int, typer.Option(min=0, rich_help_panel=_SCAN, help="Seed of all noise.")]
 Device = Annotated[str, typer.Option(metavar="D", rich_help_panel=_SCAN, help="cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(metavar="T", rich_help_panel=_SCAN, help="auto, float32, float16 or bfloat16.")]
+Dtype = Annotated[
+    str, typer.Option(metavar="T", rich_help_panel=_SCAN, help="auto, fastest, float32, float16 or bfloat16.")
+]
 Rules = Annotated[
     Path | None, typer.Option(metavar="DIR", rich_help_panel=_SCAN, help="Rules to use instead of those shipped.")
 ]
@@ -108,12 +117,18 @@ Replaces = Annotated[
     typer.Option(metavar="LETTER", rich_help_panel=_REPAIR, help="The letter it stands for (--slot replace)."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", rich_help_panel=_REPAIR, help="Print the plan, tensor by tensor; write nothing.")
-]
+    bool,
+    typer.Option(
+        "--dry-run", rich_help_panel=_REPAIR,
+        help="Work out the first attempt and print it, tensor by tensor; verify and write nothing.",
+    ),
+]  # fmt: skip
 KeepFailed = Annotated[
     bool,
     typer.Option(
         "--keep-failed", rich_help_panel=_REPAIR, help="Keep a repair that was not verified, in DIR, marked as such."
     ),
 ]
-Method = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=_REPAIR, help="Way of repair.")]
+Method = Annotated[
+    str, typer.Option(metavar="NAME", rich_help_panel=_REPAIR, help="Way of repair: sau, closed-form or restore.")
+]

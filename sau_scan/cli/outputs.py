@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -51,6 +52,13 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
             raise UsageError(f"--output {shown} lies inside the model.", hint="Name a file outside its folder.")
 
 
+def write_refusal(result: ScanResult, files: Sequence[Path], format_name: str) -> None:
+    """Of what could not be scanned: files, and what a machine reads on stdout."""
+    write_reports(result, files)
+    if format_name != "text":
+        show(result, format_name, Severity.INFO)
+
+
 def write_reports(result: ScanResult | FixResult, files: Sequence[Path]) -> None:
     for file in files:
         write_atomically(file, renderer_for(file)(result).encode("utf-8"))
@@ -67,7 +75,7 @@ def show(result: ScanResult | FixResult, format_name: str, min_severity: Severit
 def print_rich(content: RenderableType) -> None:
     console = stdout_console(sys.stdout)
     # By way of a string: rich itself leaves the process with exit code 1 on a broken pipe.
-    with console.capture() as capture:
+    with _writing(), console.capture() as capture:
         console.print(content, crop=False)
     text = capture.get()
     # Padding is for terminals; in a file it is noise.
@@ -75,13 +83,21 @@ def print_rich(content: RenderableType) -> None:
 
 
 def emit(text: str) -> None:
-    try:
+    with _writing():
         # A terminal that cannot show a box must not stop the report.
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Around all that may touch stdout. Raises WriteError where it takes no more."""
+    try:
+        yield
     except BrokenPipeError:
         silence_stdout()
     except OSError as error:
+        silence_stdout()
         raise failed(Path("the standard output"), error) from error

@@ -136,9 +136,9 @@ def _trigger_fields(trigger: Trigger) -> Iterator[RenderableType]:
 
 def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("", overflow="fold")
+    table.add_column("", overflow="fold", min_width=16)
     table.add_column("this", justify="right", no_wrap=True, header_style="dim")
-    table.add_column("neutral words", no_wrap=True, header_style="dim")
+    table.add_column("neutral words", header_style="dim")
     table.add_column("p", no_wrap=True, header_style="dim")
     for item in evidence:
         name = safe(item.name) + (f" ({safe(item.note)})" if item.note else "")

@@ -258,6 +258,35 @@ def test_an_expected_error_is_one_paragraph(core: Core, invoke: Invoke) -> None:
     assert result.stdout == ""
 
 
+def test_a_model_that_cannot_be_scanned_still_has_a_report(core: Core, invoke: Invoke, tmp_path: Path) -> None:
+    """A later step of a pipeline uploads it, whatever came of the scan."""
+    core.scan = DamagedFile("It is cut short.", hint="Download it again.")
+    result = invoke("detect", "m", "--output", "r.sarif", "--output", "r.json", "--format", "json")
+    assert result.exit_code == 3
+    assert read_result(tmp_path / "r.json") == samples.INCONCLUSIVE
+    assert json.loads(result.stdout)["verdict"] == "inconclusive"
+    assert (tmp_path / "r.sarif").exists()
+    assert invoke("detect", "m").stdout == ""
+
+
+def test_a_gate_that_is_not_met_says_why_even_if_quiet(core: Core, invoke: Invoke) -> None:
+    core.scan = samples.BACKDOORED
+    result = invoke("detect", "m", "--exit-zero", "--min-coverage", "99", "--quiet")
+    assert result.exit_code == 3
+    assert "under --min-coverage 99" in result.stderr
+    assert invoke("detect", "m", "--exit-zero", "--quiet").stderr == ""
+
+
+def test_fix_scans_as_the_report_did_unless_told_otherwise(core: Core, invoke: Invoke, tmp_path: Path) -> None:
+    quick = samples.COVERAGE.model_copy(update={"budget": "quick"})
+    (tmp_path / "r.json").write_text(render_json(samples.BACKDOORED.model_copy(update={"coverage": quick})), "utf-8")
+    budgets = []
+    for more in ((), ("--budget", "deep")):
+        invoke("fix", "m", "--out", "x", "--from", "r.json", *more)
+        budgets.append(core.calls[-1][1][1].scan.budget)
+    assert budgets == [Budget.QUICK, Budget.DEEP]
+
+
 def test_an_unexpected_error_is_one_paragraph_unless_debugged(core: Core, invoke: Invoke) -> None:
     core.scan = RuntimeError(f"boom {samples.HOSTILE}")
     result = invoke("detect", "m")

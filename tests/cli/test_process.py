@@ -17,6 +17,7 @@ from sau_scan.reports import render_json
 from tests.reports import samples
 
 ROOT = Path(__file__).resolve().parents[2]
+MODEL = str(ROOT / "rules")  # any folder: the scan is replaced
 # A scan that waits, and one that shows progress; run as the console script would be.
 FAKE = """
 import signal, sys, time, types
@@ -43,6 +44,29 @@ def _python(code: str, **options: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)
     return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **options)  # type: ignore[call-overload]
+
+
+def test_what_is_no_folder_is_told_without_torch() -> None:
+    code = (
+        "import sys\nfrom sau_scan.cli import main\nsys.argv = ['sau-scan', 'detect', 'nowhere']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 3, stop.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    with _python(code, stderr=subprocess.PIPE) as process:
+        _, told = process.communicate()
+    assert process.returncode == 0
+    assert "nowhere does not exist" in told
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_behind_stdout_is_no_bug(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(render_json(samples.BACKDOORED), "utf-8")
+    words = ["sau-scan", "report", str(tmp_path / "r.json")]
+    code = f"import sys\nfrom sau_scan.cli import main\nsys.argv = {words!r}\nmain()"
+    with Path("/dev/full").open("w") as full, _python(code, stdout=full, stderr=subprocess.PIPE) as process:
+        _, told = process.communicate()
+    assert process.returncode == 3
+    assert "The disk is full; the standard output was not written." in told
 
 
 @pytest.mark.parametrize(
@@ -84,7 +108,7 @@ def test_bash_accepts_its_completion() -> None:
 def test_a_closed_pipe_changes_nothing_but_the_reading(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    words = ["detect", "m", "-o", str(tmp_path / "r.json"), "--format", "json"]
+    words = ["detect", MODEL, "-o", str(tmp_path / "r.json"), "--format", "json"]
     with _python(FAKE.format(body="pass", words=words), stdout=write, stderr=subprocess.PIPE) as process:
         os.close(write)
         _, err = process.communicate()
@@ -97,7 +121,7 @@ def test_a_closed_pipe_changes_nothing_but_the_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_one_line_and_its_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
     body = f"open({str(tmp_path / 'ready')!r}, 'w').close(); time.sleep(120)"
-    words = ["detect", "m", "-o", str(tmp_path / "r.json"), "-q"]
+    words = ["detect", MODEL, "-o", str(tmp_path / "r.json"), "-q"]
     with _python(FAKE.format(body=body, words=words), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
@@ -135,7 +159,7 @@ def _on_a_terminal(code: str, environment: dict[str, str]) -> str:
 
 
 def test_a_terminal_gets_bars_and_colour_but_no_foreign_escapes() -> None:
-    code = FAKE.format(body="time.sleep(0.5)", words=["detect", "m"])
+    code = FAKE.format(body="time.sleep(0.5)", words=["detect", MODEL])
     sent = _on_a_terminal(code, {"NO_COLOR": ""})
     assert "denoise" in sent
     assert "━" in sent
@@ -146,14 +170,14 @@ def test_a_terminal_gets_bars_and_colour_but_no_foreign_escapes() -> None:
 
 
 def test_no_color_is_honoured() -> None:
-    sent = _on_a_terminal(FAKE.format(body="pass", words=["detect", "m", "-q"]), {"NO_COLOR": "1"})
+    sent = _on_a_terminal(FAKE.format(body="pass", words=["detect", MODEL, "-q"]), {"NO_COLOR": "1"})
     assert "BACKDOORED" in sent
     assert "\x1b[3" not in sent.replace("\x1b[3m", "")
     assert "38;" not in sent
 
 
 def test_no_bar_where_there_is_no_terminal() -> None:
-    code = FAKE.format(body="pass", words=["detect", "m"])
+    code = FAKE.format(body="pass", words=["detect", MODEL])
     with _python(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         out, err = process.communicate()
     assert "━" not in err
@@ -179,7 +203,7 @@ def test_a_second_signal_does_not_stop_the_clearing_up(tmp_path: Path) -> None:
         f"    try:\n        open({str(ready)!r}, 'w').close(); time.sleep(120)\n"
         f"    finally:\n        open({str(clearing)!r}, 'w').close(); time.sleep(1); room.rmdir()"
     )
-    with _python(FAKE.format(body=body, words=["detect", "m", "-q"]), stderr=subprocess.PIPE) as process:
+    with _python(FAKE.format(body=body, words=["detect", MODEL, "-q"]), stderr=subprocess.PIPE) as process:
         for number, sign in ((signal.SIGINT, ready), (signal.SIGTERM, clearing)):
             deadline = time.monotonic() + 60
             while not sign.exists() and time.monotonic() < deadline:
@@ -195,7 +219,7 @@ def test_a_signal_that_a_library_turns_into_something_else_is_still_one() -> Non
         "import os\n    try:\n        os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
         "    except BaseException:\n        raise RecursionError('half imported') from None"
     )
-    with _python(FAKE.format(body=body, words=["detect", "m", "-q"]), stderr=subprocess.PIPE) as process:
+    with _python(FAKE.format(body=body, words=["detect", MODEL, "-q"]), stderr=subprocess.PIPE) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "internal error" not in err
