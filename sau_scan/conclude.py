@@ -180,7 +180,8 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
         confidence=Confidence.CALIBRATED,
         component=Component.CROSS_ATTENTION,
         title="edited concept in the cross-attention weights",
-        behaviour=f"keys and values of all layers were edited together{words}. No hidden effect of a phrase was found",
+        behaviour=f"keys and values of all layers were edited together{words}. Of {scanned.phrases.tried:,} phrases "
+        "looked at none was found to have a hidden effect",
         evidence=(evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),),
         next_step=f"sau-scan detect {shlex.quote(path)} --budget deep",
     )

@@ -73,8 +73,14 @@ def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
     found = [f"{scanned.vocabulary.untypable:,} tokens that no text alone yields"]
     if not len(scanned.null.basis):
         found.append("pairs of words (the weights gave no lead to any)")
-    elif len(scanned.vocabulary.plain_words) > MODIFIERS:
-        found.append(f"phrases with a word beyond the first {MODIFIERS:,} of the vocabulary")
+    else:
+        words = round(scanned.phrases.tried**0.5)
+        found.append(f"phrases that end in other words than the {words} most telling ones")
+        found.append("pairs of words that rules name, where the weights give no lead to them")
+        if len(scanned.vocabulary.plain_words) > MODIFIERS:
+            found.append(f"phrases with a word beyond the first {MODIFIERS:,} of the vocabulary")
+    if scanned.unsampled:
+        found.append(f"finished pictures of {scanned.unsampled:,} further leads; a larger budget makes more")
     if options.budget is not Budget.DEEP:
         found.append("texts and slots of larger budgets")
     found += [

@@ -279,6 +279,12 @@ class ScanResult(Value):
     near_miss: NearMiss | None = None
     coverage: Coverage
 
+    @property
+    def complete(self) -> bool:
+        """Whether all that was planned was looked at; findings may outrank this in the verdict."""
+        planned = any(skipped.planned for skipped in self.coverage.skipped)
+        return self.verdict is not Verdict.INCONCLUSIVE and not planned
+
 
 class RepairStep(Value):
     """One repair that was applied: the method, what it aimed at, what it changed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sau_scan import __version__
@@ -134,7 +134,9 @@ class _Run:
         out, scan, cases = self.options.out, self.options.scan, self.campaign.cases
         assert out is not None
         with Draft(self.checkpoint, self.campaign.patch, out, drop=(PROVENANCE, FAILED)) as draft:
-            outcome = verify(draft.path, cases, clean, scan, self.progress, self.campaign.counter, detect)
+            # The closing scan is the proof: it is never cut short.
+            whole = replace(scan, max_time=None)
+            outcome = verify(draft.path, cases, clean, whole, self.progress, self.campaign.counter, detect)
             if outcome.verification.passed:
                 draft.publish({PROVENANCE: self._record(outcome, draft.path)})
                 return self._result(outcome, published=str(out)), ()

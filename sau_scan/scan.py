@@ -45,7 +45,7 @@ from sau_scan.rules import Rule, load_rules
 from sau_scan.static import check_files, check_weights
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
-from sau_scan.tiers.generate import generate_tier
+from sau_scan.tiers.generate import Confirmation, generate_tier
 from sau_scan.tiers.leads import Lead
 from sau_scan.tiers.outcome import Scanned
 from sau_scan.tiers.phrases import confirm_phrases, phrase_texts, phrase_tier
@@ -148,7 +148,15 @@ def examine(
     progress.stage("generate", plan.passes["generate"])
     confirmations = [*named, *generate_tier(detailed, recipe, leads, scored)]
     progress.done(f"{sum(c.works for c in confirmations)} of {len(confirmations)} leads confirmed")
-    return Scanned(plan, vocabulary, null, phrases, scored, leads, tuple(confirmations), attention, unrecorded), prober
+    found = tuple(confirmations)
+    unsampled = _unsampled((*text_leads, *noise_leads), found)
+    return Scanned(plan, vocabulary, null, phrases, scored, leads, found, attention, unrecorded, unsampled), prober
+
+
+def _unsampled(leads: Sequence[Lead], done: Sequence[Confirmation]) -> int:
+    """Strong leads of which no pictures were made; a text in two slots is one."""
+    strong = {(lead.candidate.text, lead.candidate.replaces) for lead in leads if lead.strong}
+    return len(strong - {(c.lead.candidate.text, c.lead.candidate.replaces) for c in done})
 
 
 def collect(

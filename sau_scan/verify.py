@@ -9,7 +9,7 @@ from pathlib import Path
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import open_checkpoint
-from sau_scan.findings import Check, Finding, Kind, ScanResult, Severity, Verdict, Verification
+from sau_scan.findings import Check, Finding, Kind, ScanResult, Severity, Verification
 from sau_scan.options import Progress, ScanOptions
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.case import Case
@@ -94,7 +94,7 @@ def verify(
     after = detect(folder, options, progress)
     found = triggers_in(after)
     # A scan that could not be carried out has not shown that nothing is left.
-    carried_out = after.verdict is not Verdict.INCONCLUSIVE
+    carried_out = after.complete
     checks.append(
         Check(
             name="triggers in the re-scan",

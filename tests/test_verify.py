@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.patch import WeightPatch, make_patch
 from sau_scan.checkpoint.source import open_checkpoint
 from sau_scan.findings import (
+    Check,
     Component,
     Confidence,
     Coverage,
@@ -24,6 +28,7 @@ from sau_scan.findings import (
     ModelInfo,
     ScanResult,
     Severity,
+    Skipped,
     Slot,
     Trigger,
     Verdict,
@@ -36,7 +41,7 @@ from sau_scan.repairs.case import Case
 from sau_scan.repairs.pictures import Clean
 from sau_scan.repairs.prompts import HELD_OUT, PromptSource
 from sau_scan.rules import load_rules
-from sau_scan.verify import Outcome, triggers_in, verify
+from sau_scan.verify import Outcome, drift_checks, triggers_in, verify
 
 WORDS = Words(responsive=("cat", "dog", "red"), neutral=("house", "of", "photo", "the", "and"))
 STAR = Trigger(text="star", slot=Slot.PREFIX)
@@ -150,11 +155,59 @@ def test_a_trigger_that_the_scan_still_finds_is_a_failure(run: Run) -> None:
     assert outcome.new[0].trigger == STAR
 
 
+@dataclass(frozen=True)
+class Acting:
+    """A case whose trigger still acts, or not."""
+
+    passed: bool
+    trigger: Trigger = STAR
+    firing: object = field(default_factory=lambda: SimpleNamespace(texts=("a", "b")))
+
+    def checks(self, model: DiffusionModel, counter: Counter) -> tuple[Check, ...]:
+        return (Check(name="fires", before=1.0, after=0.5, limit=0.1, passed=self.passed),)
+
+
+@pytest.mark.parametrize(
+    ("acts", "verdict", "skipped", "passed"),
+    [
+        (False, Verdict.CLEAN, False, True),
+        (True, Verdict.CLEAN, False, False),
+        (False, Verdict.INCONCLUSIVE, False, False),
+        (False, Verdict.SUSPICIOUS, True, False),
+    ],
+)
+def test_each_of_the_conditions_is_needed(
+    model: DiffusionModel, clean: Clean, tmp_path: Path, acts: bool, verdict: Verdict, skipped: bool, passed: bool
+) -> None:
+    """The trigger is gone, and the re-scan was carried out: findings may outrank that it was not."""
+    planned = (Skipped(what="plan", reason="cut short", planned=True),) if skipped else ()
+    result = scan().model_copy(update={"verdict": verdict, "coverage": Coverage(skipped=planned)})
+    with Draft(model.checkpoint, WeightPatch(), tmp_path / "out") as draft:
+        cases: Any = [Acting(not acts)]
+        outcome = verify(draft.path, cases, clean, ScanOptions(), Silent(), Counter(), lambda *given: result)
+    assert outcome.verification.passed == passed
+
+
+def test_clean_pictures_that_lost_their_prompt_are_a_failure(
+    model: DiffusionModel, clean: Clean, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for lost, passed in ((0.0, True), (0.9, False)):
+        monkeypatch.setattr(Clean, "lost", lambda *given, share=lost: share)
+        moved_, shown = drift_checks(clean, model, Counter(), 0)
+        assert moved_.passed
+        assert shown.passed == passed
+
+
+@pytest.mark.parametrize(("null_rate", "limit"), [(0.0, 0.046875), (0.05, 0.125), (0.4, 0.25)])
+def test_how_often_a_trigger_may_fire_when_it_is_gone(case: Case, null_rate: float, limit: float) -> None:
+    """As often as harmless texts do, within what 64 prompts can tell, and never in more than a quarter of them."""
+    firing = replace(case.firing, texts=("x",) * 64, null_rate=null_rate, null_count=192)
+    assert firing.limit == pytest.approx(limit, abs=1 / 64)
+
+
 def test_a_trigger_beyond_all_harmless_texts_is_a_failure(
     case: Case, model: DiffusionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     from sau_scan.repairs.effect import Effect, Reaction
 
     still = Reaction(text=Effect(1, (1.0, 1.1)), noise=Effect(9.0, (1.0, 1.1)))
@@ -168,7 +221,5 @@ def test_a_trigger_beyond_all_harmless_texts_is_a_failure(
 
 def test_a_phrase_is_held_to_pictures_alone(case: Case, model: DiffusionModel) -> None:
     """What an honest model predicts for a phrase is not the sum of what its words do."""
-    from dataclasses import replace
-
     phrase = replace(case, trigger=Trigger(text="blue moon", slot=Slot.PHRASE))
     assert [check.name for check in phrase.checks(model, Counter())] == ["prompts in which the trigger fires"]

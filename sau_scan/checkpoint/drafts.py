@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,7 @@ from typing import Self
 
 from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.checkpoint.writer import check_out, write_patched
+from sau_scan.checkpoint.writer import check_out, remove_folder, write_patched
 from sau_scan.errors import WriteError
 from sau_scan.findings import escape
 
@@ -35,14 +34,14 @@ class Draft:
             for name in self.drop:
                 (self.path / name).unlink(missing_ok=True)
         except BaseException:  # __exit__ is not called for what fails in here
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_folder(self.path)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_folder(self.path)
 
     def publish(self, extra_files: Mapping[str, bytes]) -> Path:
         """Adds ``extra_files`` (name in the folder -> content) and moves the draft to its place, in one step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -13,8 +14,9 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
+from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.patch import TensorRef, WeightPatch, require_entry
-from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.source import INDEX, Checkpoint
 from sau_scan.checkpoint.tensor_file import Entry, read_entries, tensor_bytes
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
@@ -68,8 +70,9 @@ def write_patched(
 ) -> Path:
     """Writes ``checkpoint`` with ``patch`` to the new folder ``out`` and returns it.
 
-    Names, types, order and metadata of tensors stay; files without a change are byte-identical; files that were
-    skipped are left out, since nothing vouches for them. ``extra_files``: path in the folder -> content.
+    Names, types, order and metadata of tensors stay; files without a change are byte-identical. Files that were
+    skipped are left out, since nothing vouches for them, and components that have no others are named as absent.
+    ``extra_files``: path in the folder -> content.
     Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
     """
     _check_place(checkpoint.root, out)
@@ -88,11 +91,34 @@ def write_patched(
         _sync_folder(parent)
     except BaseException as error:  # an interrupt, too, must leave nothing half-written
         if draft is not None:
-            shutil.rmtree(target if moved else draft, ignore_errors=True)
+            remove_folder(target if moved else draft)
         if isinstance(error, OSError):
             raise _failed(out, error) from error
         raise
     return out
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes ``folder`` as far as it can be; an interrupt meanwhile is raised when that is done."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Components of which the copy has no weights, since they are in files that are not opened."""
+    skipped = {s.what.split("/")[0] for s in checkpoint.skipped if PurePosixPath(s.what).suffix.lower() in PICKLES}
+    return tuple(sorted(n for n in skipped & set(checkpoint.index) if n not in checkpoint.weights))
+
+
+def _index(checkpoint: Checkpoint, data: bytearray) -> bytes | bytearray:
+    """``model_index.json`` of the copy: what is left out is named as absent, or nothing could load the rest."""
+    absent = left_out(checkpoint)
+    if not absent:
+        return data
+    return (json.dumps(checkpoint.index | {name: [None, None] for name in absent}, indent=2) + "\n").encode()
 
 
 def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mapping[str, bytes]) -> None:
@@ -103,7 +129,7 @@ def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mappin
         changed = patch.for_file(record.path)
         if changed:
             _patch_buffer(data, record.path, changed, patch, checkpoint.show(record.path))
-        _write(draft, record.path, data)
+        _write(draft, record.path, _index(checkpoint, data) if record.path == INDEX else data)
     for path, content in extra.items():
         _write(draft, path, content)
     for folder, _, _ in os.walk(draft, topdown=False):

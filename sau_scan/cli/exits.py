@@ -63,8 +63,8 @@ def after_fix(result: FixResult) -> Exit:
     if result.published is not None:
         return Exit(Code.OK, "verified and published")
     if result.nothing_to_repair:
-        if result.before is not None and result.before.verdict is Verdict.INCONCLUSIVE:
-            return Exit(Code.INCOMPLETE, "nothing found to repair, but the scan is inconclusive")
+        if result.before is not None and not result.before.complete:
+            return Exit(Code.INCOMPLETE, "nothing found to repair, but not all that was planned was looked at")
         return Exit(Code.OK, "nothing to repair")
     if result.dry_run:
         return Exit(Code.OK, "planned only (--dry-run)")

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.patch import WeightPatch
+from sau_scan.checkpoint.source import INDEX
+from sau_scan.checkpoint.writer import left_out
 from sau_scan.findings import Component, Location, RepairStep, RepairSummary, Trigger
 from sau_scan.options import Progress
 from sau_scan.probes.carriers import Words
@@ -124,7 +126,8 @@ class Campaign:
 
     def summary(self) -> RepairSummary:
         """What was done so far; ``cost`` without seconds."""
-        changed = tuple(sorted({ref.file for ref in self.patch.tensors}))
+        index = {INDEX} if left_out(self.model.checkpoint) else set()
+        changed = tuple(sorted({ref.file for ref in self.patch.tensors} | index))
         return RepairSummary(
             located="; ".join(dict.fromkeys(self.located)),
             steps=tuple(self.steps),

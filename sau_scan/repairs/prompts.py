@@ -11,7 +11,7 @@ import numpy as np
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.confusables import other_letters, with_diacritics
 from sau_scan.findings import Slot, Trigger
-from sau_scan.probes.carriers import Words, compose
+from sau_scan.probes.carriers import Words, compose, with_letters
 from sau_scan.repairs.holes import Hole, find_hole
 from sau_scan.rules import Rule
 
@@ -98,13 +98,21 @@ class PromptSource:
     def pairs(self, count: int, part: int = TRAINING) -> list[Pair]:
         """Up to ``count`` pairs; fewer, or none, when the trigger has no place in this model's carriers."""
         rng = np.random.default_rng([self.seed, part, 12])
-        carriers, made = self.carriers(max(count, 48), part), []
+        carriers, made = self._with_places(self.carriers(max(count, 48), part), count), []
         for index in range(3 * count if carriers else 0):
             hole = self._hole(carriers[index % len(carriers)], rng)
             if hole is not None:
                 made.append(self._pair(hole, rng))
         lengths = self._lengths([p.triggered for p in made])
         return [p for p, n in zip(made, lengths, strict=True) if n <= self.model.context_length][:count]
+
+    def _with_places(self, carriers: list[str], count: int) -> list[str]:
+        """``carriers``, and of a rare letter's look-alike more of them, with words that have the letter."""
+        letter = self._main.replaces
+        if letter is None or not letter.isalpha() or 2 * sum(letter in c for c in carriers) >= count:
+            return carriers
+        words = (*self.words.responsive, *self.words.content, *self.words.neutral)
+        return [c for c in with_letters(carriers, [letter], words, count) if self.is_clean(c)]
 
     def again(self, pairs: Sequence[Pair], turn: int) -> list[Pair]:
         """The same prompts with other harmless texts to compare with."""

@@ -26,3 +26,4 @@ class Scanned:
     confirmations: tuple[Confirmation, ...]
     attention: dict[Candidate, tuple[Evidence, ...]]
     unrecorded: tuple[Skipped, ...]
+    unsampled: int = 0  # strong leads of which no pictures were made

@@ -79,6 +79,24 @@ def test_records_of_an_earlier_repair_are_not_carried_over(
     assert (tmp_path / "out" / "new.json").read_bytes() == b"[]"
 
 
+def test_an_interrupt_while_a_draft_is_removed_does_not_keep_it(
+    checkpoint: Checkpoint, patch: WeightPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = shutil.rmtree, []
+
+    def once(folder: Path, ignore_errors: bool = False) -> None:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        real(folder, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", once)
+    with pytest.raises(KeyboardInterrupt), Draft(checkpoint, patch, tmp_path / "out"):
+        pass
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("when", ["copied", "cleaned"])
 def test_an_interrupt_before_the_draft_is_anyones_leaves_nothing(
     checkpoint: Checkpoint, patch: WeightPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -86,6 +87,20 @@ def test_skipped_files_are_left_out(copy_of: Path, tmp_path: Path) -> None:
     out = write_patched(checkpoint, WeightPatch(), tmp_path / "out")
     assert not (out / "unet/diffusion_pytorch_model.bin").exists()
     assert hashes(out) == {record.path: record.sha256 for record in checkpoint.records}
+
+
+def test_a_component_without_weights_that_are_opened_is_named_as_absent(copy_of: Path, tmp_path: Path) -> None:
+    """Stable Diffusion's safety checker often comes as a pickle alone; without it the copy still has to load."""
+    index = json.loads((copy_of / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (copy_of / "model_index.json").write_text(json.dumps(index))
+    (copy_of / "safety_checker").mkdir()
+    (copy_of / "safety_checker/config.json").write_text("{}")
+    (copy_of / "safety_checker/pytorch_model.bin").write_bytes(b"x")
+    checkpoint = open_checkpoint(copy_of)
+    out = write_patched(checkpoint, doubled(checkpoint), tmp_path / "out")
+    assert StableDiffusionPipeline.from_pretrained(out).safety_checker is None
+    assert json.loads((out / "model_index.json").read_text())["unet"] == index["unet"]
 
 
 def test_the_patch_of_another_checkpoint_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -269,6 +269,14 @@ def test_a_model_that_cannot_be_scanned_still_has_a_report(core: Core, invoke: I
     assert invoke("detect", "m").stdout == ""
 
 
+def test_nothing_to_repair_is_no_success_where_not_all_was_looked_at(core: Core, invoke: Invoke) -> None:
+    """A model with bad weights is suspicious, and was not scanned."""
+    coverage = samples.COVERAGE.model_copy(update={"skipped": (Skipped(what="model", reason="NaN", planned=True),)})
+    before = samples.BACKDOORED.model_copy(update={"findings": (samples.FILE_FINDING,), "coverage": coverage})
+    core.repair = FixResult(tool_version="0", before=before, reason="none", nothing_to_repair=True)
+    assert invoke("fix", "m", "--out", "x").exit_code == 3
+
+
 def test_a_gate_that_is_not_met_says_why_even_if_quiet(core: Core, invoke: Invoke) -> None:
     core.scan = samples.BACKDOORED
     result = invoke("detect", "m", "--exit-zero", "--min-coverage", "99", "--quiet")

@@ -61,7 +61,13 @@ def test_nulls_stand_in_the_places_of_the_pairs(source_of: Make) -> None:
         assert [text.split(" ", 1)[1] for text in row] == [p.triggered.split(" ", 1)[1] for p in pairs]
 
 
-def test_a_letter_that_no_carrier_has_leaves_no_pairs(source_of: Make) -> None:
+def test_a_rare_letter_has_places_made_for_it(source_of: Make) -> None:
+    pairs = source_of(Trigger(text="\u0436", slot=Slot.REPLACE, replaces="z")).pairs(12)
+    assert len({p.triggered for p in pairs}) > 4
+    assert all("\u0436" in p.triggered for p in pairs)
+
+
+def test_what_no_carrier_has_leaves_no_pairs(source_of: Make) -> None:
     assert source_of(Trigger(text="\u0436", slot=Slot.REPLACE, replaces="#")).pairs(4) == []
 
 
