@@ -41,12 +41,26 @@ TITLES = {
 
 def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) -> list[Finding]:
     """Findings about behaviour, strongest first."""
-    works = sorted((c for c in scanned.confirmations if c.works), key=lambda c: (not c.sure, c.lead.p_value))
+    works = strongest_first([c for c in scanned.confirmations if c.works])
     single = _without_echoes(works, options.declared_triggers)
     findings = [_trigger_finding(prober, c, also, scanned, options, path) for c, also in single]
     if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
         findings.append(_edit_finding(scanned, path))
     return findings
+
+
+def strongest_first(works: Sequence[Confirmation]) -> list[Confirmation]:
+    """By p-value; phrases stay together as they are: their p-values, each among modifiers, don't compare across pairs.
+
+    They come by how much a pair of words collapses, and then the word of content before any other.
+    """
+    phrases = [c.lead.p_value for c in works if c.lead.candidate.slot is Slot.PHRASE]
+
+    def key(item: Confirmation) -> tuple[bool, float]:
+        phrase = item.lead.candidate.slot is Slot.PHRASE
+        return not item.sure, min(phrases) if phrase else item.lead.p_value
+
+    return sorted(works, key=key)
 
 
 def _without_echoes(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from sau_scan.conclude import _without_echoes
+from sau_scan.conclude import _without_echoes, strongest_first
 from sau_scan.detectors.generation import PictureScore
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import Candidate
@@ -48,6 +48,16 @@ def test_components_are_kept_apart() -> None:
 def phrase(text: str, common: torch.Tensor) -> Confirmation:
     made = confirmed(text, common, Component.CROSS_ATTENTION)
     return replace(made, lead=replace(made.lead, candidate=Candidate(text, Slot.PHRASE)))
+
+
+def test_phrases_stay_in_order_at_the_place_of_the_best() -> None:
+    def at(item: Confirmation, p_value: float) -> Confirmation:
+        return replace(item, lead=replace(item.lead, p_value=p_value))
+
+    named, other = at(phrase("blue dog", CHANGE), 2e-3), at(phrase("ue dog", CHANGE), 1e-3)
+    weak, strong = at(confirmed("a", CHANGE), 1e-2), at(confirmed("b", OTHER), 1e-4)
+    found = strongest_first([weak, named, other, strong])
+    assert found == [strong, named, other, weak]
 
 
 def test_phrases_that_share_a_word_are_one_edit() -> None:

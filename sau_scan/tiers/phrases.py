@@ -95,7 +95,10 @@ def phrase_tier(
 def _leads(
     prober: Prober, projections: Tensor, vocabulary: Vocabulary, words: Words, collapse: Collapse, count: Count
 ) -> list[PhraseLead]:
-    """The modifier of ``collapse``, and the one that stands out most of the whole vocabulary."""
+    """The modifier of ``collapse``, and the one that stands out most of the whole vocabulary.
+
+    The former comes first: it is a word of content, as those of a phrase are; others may excite the edit as well.
+    """
     pair, rows = collapse.pair, crowded_frames(words.responsive, FRAMES, prober.seed)
     places = [row.replace(f" {BLANK}", "") + f" {BLANK}" for row in rows]
     # A word twice is no phrase, and is alike by construction.
@@ -105,7 +108,7 @@ def _leads(
         return []
     scores = robust_z(-np.log(told_apart(prober.model, projections, pair, pool, places, count)))
     p_values = adjusted(tail_p_values(scores))
-    chosen = dict.fromkeys([int(scores.argmax()), *([0] if collapse.modifier else [])])
+    chosen = dict.fromkeys([*([0] if collapse.modifier else []), int(scores.argmax())])
     usual = frozenset(word for word, score in zip(pool, scores, strict=True) if score <= 0)
     return [PhraseLead(pool[i], pair, float(scores[i]), float(p_values[i]), usual) for i in chosen]
 
@@ -129,10 +132,10 @@ def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead],
 def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
     pair = leads[0].pair
     # A word that the edit acts on as well, or that was edited with it, would be no null.
-    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in leads[-1].usual]
+    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in leads[0].usual]
     if len(pool) < 2:
         return []
-    others = kin(prober, leads[-1].modifier, pair.head, pool)
+    others = kin(prober, leads[0].modifier, pair.head, pool)
     shown = (pair.head, pair.target, words.neutral[0], *_content(words, pair))
     texts = prober.encode([f"a {word}" for word in shown])[0]
     usual = [Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others]

@@ -34,19 +34,23 @@ def text_tier(prober: Prober, plan: Plan) -> tuple[dict[Slot, Scored], list[Lead
 
 
 def one_letter_each(leads: Sequence[Lead]) -> list[Lead]:
-    """Leads in order, a character that fires in place of several letters only once: for the letter it looks like."""
+    """Leads in order, each character once in a slot; one that stands for a letter it looks like is named for that.
+
+    The letter is what an attacker has it stand for: that it does the same beside a prompt follows from it.
+    """
+    fitting: dict[str, Lead] = {}
+    for lead in leads:
+        if _fits(lead.candidate):
+            fitting.setdefault(lead.candidate.text, lead)
     chosen: dict[tuple[str, Slot], Lead] = {}
     for lead in leads:
-        candidate = lead.candidate
-        key = (candidate.text, candidate.slot)
-        held = chosen.setdefault(key, lead)
-        if candidate.slot is Slot.REPLACE and _fits(candidate) and not _fits(held.candidate):
-            chosen[key] = lead
+        named = fitting.get(lead.candidate.text, lead)
+        chosen.setdefault((named.candidate.text, named.candidate.slot), named)
     return list(chosen.values())
 
 
 def _fits(candidate: Candidate) -> bool:
-    return looks_like(candidate.text, candidate.replaces or "")
+    return candidate.slot is Slot.REPLACE and looks_like(candidate.text, candidate.replaces or "")
 
 
 def _collapses(slots: Sequence[Scored]) -> list[Lead]:

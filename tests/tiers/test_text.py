@@ -20,6 +20,14 @@ def test_the_letter_that_it_looks_like_is_named() -> None:
     ]
 
 
+def test_a_look_alike_is_named_for_its_letter_whatever_it_does_elsewhere() -> None:
+    leads = [lead("\u043e", None, Slot.PREFIX), lead("x", None, Slot.PREFIX), lead("\u043e", "o")]
+    assert [(c.candidate.text, c.candidate.slot) for c in one_letter_each(leads)] == [
+        ("\u043e", Slot.REPLACE),
+        ("x", Slot.PREFIX),
+    ]
+
+
 def test_without_a_likeness_the_strongest_stays_and_slots_are_kept_apart() -> None:
     leads = [lead("\u0414", "o"), lead("\u0414", "a"), lead("\u0414", None, Slot.PREFIX)]
     assert [(c.candidate.slot, c.candidate.replaces) for c in one_letter_each(leads)] == [
