@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sau_scan.checkpoint.naming import Choice, choose_weights, left_unopened
+from sau_scan.checkpoint.naming import PICKLES, Choice, choose_weights, left_unopened
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from sau_scan.findings import FileRecord, Skipped, escape
 
@@ -45,6 +45,12 @@ class Checkpoint:
     weights: dict[str, tuple[str, ...]] = field(default_factory=dict)
     links_out: tuple[str, ...] = ()
     variant: str | None = None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Components whose weights are in files that are not opened, and nowhere else."""
+        pickled = {s.what.split("/")[0] for s in self.skipped if PurePosixPath(s.what).suffix.lower() in PICKLES}
+        return tuple(sorted(name for name in pickled & set(self.index) if name not in self.weights))
 
     def record(self, relpath: str) -> FileRecord | None:
         return next((r for r in self.records if r.path == relpath), None)

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.patch import TensorRef, WeightPatch, require_entry
 from sau_scan.checkpoint.source import INDEX, Checkpoint
 from sau_scan.checkpoint.tensor_file import Entry, read_entries, tensor_bytes
@@ -107,18 +106,12 @@ def remove_folder(folder: Path) -> None:
         raise
 
 
-def left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Components of which the copy has no weights, since they are in files that are not opened."""
-    skipped = {s.what.split("/")[0] for s in checkpoint.skipped if PurePosixPath(s.what).suffix.lower() in PICKLES}
-    return tuple(sorted(n for n in skipped & set(checkpoint.index) if n not in checkpoint.weights))
-
-
 def _index(checkpoint: Checkpoint, data: bytearray) -> bytes | bytearray:
     """``model_index.json`` of the copy: what is left out is named as absent, or nothing could load the rest."""
-    absent = left_out(checkpoint)
-    if not absent:
+    if not checkpoint.left_out:
         return data
-    return (json.dumps(checkpoint.index | {name: [None, None] for name in absent}, indent=2) + "\n").encode()
+    absent = {name: [None, None] for name in checkpoint.left_out}
+    return (json.dumps(checkpoint.index | absent, indent=2) + "\n").encode()
 
 
 def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mapping[str, bytes]) -> None:

@@ -27,7 +27,8 @@ from sau_scan.reports import read_result
 app = typer.Typer(
     name="sau-scan",
     help="Finds hidden triggers in text-to-image checkpoints, shows why, and repairs them.",
-    epilog="Exit codes: 0 passed, 1 findings or not repaired, 2 usage, 3 incomplete, 4 fault, 130, 143 stopped.",
+    epilog="Exit codes: 0 passed, 1 findings or not repaired, 2 usage, 3 incomplete, 4 internal error, "
+    "130 and 143 stopped.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.source import INDEX
-from sau_scan.checkpoint.writer import left_out
 from sau_scan.findings import Component, Location, RepairStep, RepairSummary, Trigger
 from sau_scan.options import Progress
 from sau_scan.probes.carriers import Words
@@ -59,8 +58,7 @@ class Campaign:
         if changed and self._gone(trigger, current, given):
             self.progress.done(f'"{trigger.escaped}" went with the repairs so far')
             return
-        source = PromptSource(current, trigger, self.words, self.rules, self.seed)
-        case = Case.of(current, source, self.counter, self.seed)
+        case = self._case(trigger, current)
         if given and not changed:
             case.require_effect()
         found = locate(current, case.probe, case.reaction, self.counter, hint)
@@ -69,7 +67,7 @@ class Campaign:
         self.located.append(found.sentence)
         attempts = ladder(self.method, found.component)
         self.progress.plan(self._plan(trigger, attempts))
-        bench = Bench(current, current, source, self.effort, self.seed, self.progress, self.counter)
+        bench = Bench(current, current, case.source, self.effort, self.seed, self.progress, self.counter)
         done = (self.patch, len(self.steps))
         for attempt in attempts:
             if attempt.afresh:
@@ -80,14 +78,16 @@ class Campaign:
             if once or all(check.passed for check in case.checks(bench.model, self.counter)):
                 return
 
+    def _case(self, trigger: Trigger, model: DiffusionModel) -> Case:
+        source = PromptSource(model, trigger, self.words, self.rules, self.seed)
+        return Case.of(model, source, self.counter, self.seed)
+
     def _gone(self, trigger: Trigger, current: DiffusionModel, given: bool) -> bool:
         """Whether ``trigger`` acts in ``current`` no more as it did where it was found: several may come of one edit.
 
         It is verified like the others then. Raises TriggerHasNoEffect.
         """
-        before = with_patch(self.model, self.found_in)
-        source = PromptSource(before, trigger, self.words, self.rules, self.seed)
-        case = Case.of(before, source, self.counter, self.seed)
+        case = self._case(trigger, with_patch(self.model, self.found_in))
         if given:
             case.require_effect()
         gone = all(check.passed for check in case.checks(current, self.counter))
@@ -126,7 +126,7 @@ class Campaign:
 
     def summary(self) -> RepairSummary:
         """What was done so far; ``cost`` without seconds."""
-        index = {INDEX} if left_out(self.model.checkpoint) else set()
+        index = {INDEX} if self.model.checkpoint.left_out else set()
         changed = tuple(sorted({ref.file for ref in self.patch.tensors} | index))
         return RepairSummary(
             located="; ".join(dict.fromkeys(self.located)),

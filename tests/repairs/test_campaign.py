@@ -57,6 +57,7 @@ class FakeCase:
     passes_at: int
     looks: int = 0
     required: int = 0
+    source: object = None
     probe: object = None
     reaction: object = None
     seen: list[DiffusionModel] = field(default_factory=list)
