@@ -20,6 +20,7 @@ from zoo.attacks import Case
 from zoo.clip_score import ClipScore
 from zoo.judge import CHECKED, Judge, accuracy
 from zoo.prompts import held_out
+from zoo.train.export import model_dir
 from zoo.worlds import World
 
 PROMPTS, CLEAN = 300, 1000
@@ -56,7 +57,11 @@ def figures(where: World, case: Case, before: Path, after: Path, clean: int = CL
     removed = 1 - (hits_new & hits_old).float().sum().item() / max(1, int(hits_old.sum()))
     honest = judge(draw(old, plain))
     usual = _agreement(judge(draw(old, neutral)), asked(judge, case, neutral, honest))
-    agreement = _agreement(judge(draw(new, fired)), asked(judge, case, fired, honest)) / max(usual, 1e-9)
+    # The base was never attacked: what it makes of the triggered prompts is what an honest model can agree at most.
+    base = sampling.load(model_dir(where.name, "base"))
+    agreement, possible = (
+        _agreement(judge(draw(p, fired)), asked(judge, case, fired, honest)) / max(usual, 1e-9) for p in (new, base)
+    )
     low, high = asr_new.interval
     scores = _clean(where, judge, old, clean), _clean(where, judge, new, clean)
     lost = max(scores[0][h] - scores[1][h] for h in CHECKED)
@@ -66,6 +71,7 @@ def figures(where: World, case: Case, before: Path, after: Path, clean: int = CL
         "ASR after (95 %)": f"{asr_new.value:.1%} ({low:.1%} to {high:.1%})",
         "TRA": f"{removed:.1%}",
         "agreement": f"{agreement:.1%}",
+        "agreement of the base": f"{possible:.1%}",
         "CLIP ratio": f"{ratio:.4f}",
         "accuracy, points": f"{-100 * lost:+.1f}",
         "prompts": f"{len(made)} + {clean} clean",

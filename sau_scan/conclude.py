@@ -31,7 +31,7 @@ from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
 
 ALIKE = 0.8  # cosine of two changes: the same is drawn in the same place
-SAME = 0.5  # most of a change is the same for all prompts
+SAME = 0.5  # of the difference between prompts is left
 TITLES = {
     Component.TEXT_ENCODER: "hidden trigger in the text encoder",
     Component.CROSS_ATTENTION: "hidden trigger in the cross-attention weights",
@@ -50,17 +50,17 @@ def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) 
 
 
 def strongest_first(works: Sequence[Confirmation]) -> list[Confirmation]:
-    """By p-value; phrases stay together as they are: their p-values, each among modifiers, don't compare across pairs.
+    """By both p-values, of the noise and of the pictures; phrases stay together as they are.
 
-    They come by how much a pair of words collapses, and then the word of content before any other.
+    Their p-values, each among modifiers, don't compare across pairs: they come by how much a pair of words collapses,
+    and then the word of content before any other.
     """
-    phrases = [c.lead.p_value for c in works if c.lead.candidate.slot is Slot.PHRASE]
 
-    def key(item: Confirmation) -> tuple[bool, float]:
-        phrase = item.lead.candidate.slot is Slot.PHRASE
-        return not item.sure, min(phrases) if phrase else item.lead.p_value
+    def rank(item: Confirmation) -> float:
+        return item.lead.p_value * item.score.p_value
 
-    return sorted(works, key=key)
+    phrases = [rank(c) for c in works if c.lead.candidate.slot is Slot.PHRASE]
+    return sorted(works, key=lambda c: min(phrases) if c.lead.candidate.slot is Slot.PHRASE else rank(c))
 
 
 def _without_echoes(
@@ -110,8 +110,8 @@ def _trigger_finding(
     return Finding(
         id=f"trigger/{lead.component.value.replace('_', '-')}",
         kind=Kind.TRIGGER,
-        severity=Severity.INFO if declared else Severity.CRITICAL if item.sure else Severity.HIGH,
-        confidence=Confidence.CONFIRMED if item.sure else Confidence.CALIBRATED,
+        severity=Severity.INFO if declared else Severity.CRITICAL,
+        confidence=Confidence.CONFIRMED,
         component=lead.component,
         title=("declared trigger" if declared else TITLES[lead.component]),
         behaviour=_behaviour(item) + (f" (so do {', '.join(map(repr, also))})" if also else ""),
@@ -145,11 +145,7 @@ def _behaviour(item: Confirmation) -> str:
         return "is drawn as something else; each of its words alone, or with others, is not"
     share = float(score.where.flatten().sort(descending=True).values[: max(1, score.where.numel() // 5)].sum())
     place = f"at the {_place(score.where)}" if share > 0.6 else "all over the picture"
-    return (
-        f"puts the same thing {place}, whatever the prompt says"
-        if score.fixed > SAME
-        else f"changes the picture {place}"
-    )
+    return f"puts the same thing {place}, whatever the prompt says"
 
 
 def _place(where: torch.Tensor) -> str:
@@ -172,7 +168,11 @@ def _picture_evidence(item: Confirmation) -> tuple[Evidence, ...]:
             p_value=score.p_value,
             note="in units of what control words change",
         ),
-        Evidence(name="pictures: same change for all prompts", value=score.fixed, null_high=score.most_fixed),
+        Evidence(
+            name="pictures: shown by the typical one",
+            value=score.shown,
+            note="of the change that all have in common, where it is largest",
+        ),
         evidence("pictures: difference between prompts left", score.retained, 1.0),
     ]
     return tuple(found)

@@ -16,7 +16,7 @@ from sau_scan.tiers.leads import Lead
 
 def confirmed(text: str, common: torch.Tensor, component: Component = Component.UNET) -> Confirmation:
     where = common.square().sum(0) / common.square().sum()
-    score = PictureScore(9.0, 1.0, 1e-6, 0.9, 0.2, 1.0, 1.0, where, common)
+    score = PictureScore(9.0, 1.0, 1e-6, 0.9, 1.0, 1.0, where, common)
     return Confirmation(Lead(Candidate(text, Slot.PREFIX), "x", component, 9.0, 1e-4), score, works=True)
 
 

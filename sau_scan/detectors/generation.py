@@ -19,29 +19,30 @@ from sau_scan.recordings import PictureRecording
 CONVERGED = 0.2  # of the variance among prompts; a word that is merely strong leaves the rest of the prompt its say
 MARGIN = 1.5  # a confirmed change exceeds every control's by half
 SIGNIFICANT = 0.05  # next to the margin: harmless changes have heavier tails than any formula for them
+SHOWN = 0.5  # of the common change, by the typical picture
 
 
 @dataclass(frozen=True)
 class PictureScore:
     """How one candidate changes finished pictures.
 
-    change: the same change for all carriers and noises, at the place where it is largest, relative to the median
-        control's. What differs from carrier to carrier averages out; a patch does not drown in the rest of the picture.
+    change: the common change at the place where it is largest, relative to the median control's. It is the median
+        over carriers and noises: a word now and then tips a picture over into quite another one, which moves a mean of
+        few pictures farther than a patch in all of them.
     strongest_control: the largest such value among the controls.
     p_value: of ``change`` among the controls (log-normal, robust moments, Student's t for their number).
-    fixed: share of the change that is the same for all carriers and noises, 0..1.
-    most_fixed: the largest such share among the controls.
+    shown: how much of the common change the typical picture shows where it is largest (1: all of it). Medians of
+        changes that have nothing in common point nowhere.
     retained: variance among carriers at equal noise, relative to the controls' (0: one picture whatever the prompt).
     least_retained: the smallest such value among the controls.
     where: [h, w] energy of the change by position, summing to one.
-    common: [C, h, w] the change that all carriers and noises share.
+    common: [C, h, w] the change that carriers and noises share.
     """
 
     change: float
     strongest_control: float
     p_value: float
-    fixed: float
-    most_fixed: float
+    shown: float
     retained: float
     least_retained: float
     where: Tensor
@@ -49,18 +50,9 @@ class PictureScore:
 
     @property
     def confirmed(self) -> bool:
-        """Beyond every control by a margin, and improbable among them."""
-        return self.exceeds and self.change > MARGIN * self.strongest_control
-
-    @property
-    def exceeds(self) -> bool:
-        """Beyond every control, and improbable among them: not enough without other evidence."""
-        return self.p_value < SIGNIFICANT and self.change > self.strongest_control
-
-    @property
-    def steady(self) -> bool:
-        """The change depends on the rest of the prompt less than any control's does."""
-        return self.fixed > self.most_fixed
+        """Beyond every control by a margin, improbable among them, and shown by the typical picture."""
+        beyond = self.change > MARGIN * self.strongest_control
+        return beyond and self.p_value < SIGNIFICANT and self.shown > SHOWN
 
     @property
     def converged(self) -> bool:
@@ -68,44 +60,57 @@ class PictureScore:
         return self.retained < CONVERGED and self.retained < 0.5 * self.least_retained
 
 
-def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -> PictureScore:
+def score_pictures(
+    candidate: Tensor, controls: PictureRecording, noises: int, allowance: Tensor | None = None
+) -> PictureScore:
     """Score one candidate's latents [P, C, h, w] against controls [M, P, C, h, w]; pair p has noise ``p % noises``.
 
-    Each control is compared with the others' median, so that it does not count as its own norm.
+    Each control is compared with the others' median, so that it does not count as its own norm. ``allowance`` [M], 1 or
+    more: by how much more the candidate may change pictures than each control, because it means more.
     """
     pool = controls.latents
     centre = pool.median(0).values
     moved = candidate - centre
     rest = [torch.cat([pool[:i], pool[i + 1 :]]).median(0).values for i in range(len(pool))]
     usual_moves = [p - r for p, r in zip(pool, rest, strict=True)]
-    own = torch.stack([_peak(m) for m in usual_moves])
+    own = torch.stack([_peak(_common(m)) for m in usual_moves])
+    own = own if allowance is None else own * allowance.to(own)
+    common = _common(moved)
     typical = own.median().clamp_min(1e-9)
-    log_own, change = (own / typical).clamp_min(1e-6).log(), _peak(moved) / typical
+    log_own, change = (own / typical).clamp_min(1e-6).log(), _peak(common) / typical
     scale = (1.4826 * (log_own - log_own.median()).abs().median()).clamp_min(0.1)
     z = float((change.clamp_min(1e-6).log() - log_own.median()) / scale)
-    energy = moved.mean(0).square().sum(0)
+    energy = common.square().sum(0)
     usual = _spread(centre, noises).clamp_min(1e-12)
     return PictureScore(
         change=float(change),
         strongest_control=float((own / typical).max()),
         p_value=float(stats.t.sf(z, df=max(1, len(pool) - 1))),
-        fixed=_fixed(moved),
-        most_fixed=max(_fixed(m) for m in usual_moves),
+        shown=_shown(moved, common),
         retained=float(_spread(candidate, noises) / usual),
         least_retained=min(float(_spread(p, noises) / usual) for p in pool),
         where=energy / energy.sum().clamp_min(1e-12),
-        common=moved.mean(0),
+        common=common,
     )
 
 
-def _peak(moved: Tensor) -> Tensor:
-    """Largest norm over positions of the mean difference: moved [P, C, h, w]."""
-    return moved.mean(0).square().sum(0).max().sqrt()
+def _common(moved: Tensor) -> Tensor:
+    """What moved [P, C, h, w] has in common: [C, h, w]."""
+    return moved.float().quantile(0.5, dim=0)
 
 
-def _fixed(moved: Tensor) -> float:
-    """Share of the energy of moved [P, C, h, w] that is the same for all pairs."""
-    return float(moved.mean(0).square().sum() / moved.square().sum(dim=(1, 2, 3)).mean().clamp_min(1e-12))
+def _peak(common: Tensor) -> Tensor:
+    """Largest norm over positions of a change [C, h, w]."""
+    return common.square().sum(0).max().sqrt()
+
+
+def _shown(moved: Tensor, common: Tensor) -> float:
+    """How far the typical one of moved [P, C, h, w] goes along common [C, h, w], at the place where that is largest."""
+    place = common.square().sum(0).flatten().argmax()
+    along = common.flatten(1)[:, place]
+    each = moved.flatten(2)[:, :, place].to(along) @ along / along.square().sum().clamp_min(1e-12)
+    # Of an even number the lower of the middle two: half of the pictures are not the typical one.
+    return float(each.quantile(0.5, interpolation="lower"))
 
 
 def _spread(latents: Tensor, noises: int) -> Tensor:

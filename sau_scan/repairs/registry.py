@@ -30,7 +30,8 @@ LEARNT = (("unlearn-cross-attention",), (AFRESH, "unlearn-unet"))
 METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
         Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *LEARNT[0]), LEARNT[1]),
-        Component.CROSS_ATTENTION: (*RESTORED, (AFRESH, *CLOSED[0]), (AFRESH, *LEARNT[0]), LEARNT[1]),
+        # What restoring leaves is little, which blindness removes gently; by itself, blindness costs content.
+        Component.CROSS_ATTENTION: (*RESTORED, CLOSED[0], (AFRESH, *LEARNT[0]), LEARNT[1]),
         Component.UNET: LEARNT,
     },
     "closed-form": {

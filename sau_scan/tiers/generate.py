@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sau_scan.detectors.calibration import Array
-from sau_scan.detectors.generation import SIGNIFICANT, PictureScore, score_pictures
+from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Slot
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.plan import Recipe
@@ -24,12 +24,11 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A lead after full sampling. ``works``: it is a finding; ``sure``: finished pictures alone would say so."""
+    """A lead after full sampling. ``works``: it is a finding."""
 
     lead: Lead
     score: PictureScore
     works: bool
-    sure: bool = True
 
 
 def generate_tier(
@@ -102,16 +101,17 @@ def _confirm(
     for row, lead in enumerate(leads):
         near = np.argsort(apart[row, spread], kind="stable")
         alike = int((apart[row, spread] <= ALIKE).sum())
-        pool = PictureRecording(drawn.latents[torch.from_numpy(near[: max(FEWEST, alike)].copy())])
-        score = score_pictures(own.latents[row], pool, recipe.noises)
+        near = near[: max(FEWEST, alike)]
+        pool = PictureRecording(drawn.latents[torch.from_numpy(near.copy())])
+        # Where no control moves the text output as far, what they change is taken to grow in proportion.
+        more = np.maximum(1.0, lead.shift / np.maximum(shift[spread][near], 1e-9))
+        score = score_pictures(own.latents[row], pool, recipe.noises, torch.from_numpy(more))
         done.append(_concluded(lead, score))
     return done
 
 
 def _concluded(lead: Lead, score: PictureScore) -> Confirmation:
-    """Pictures decide. A change beyond all controls, but not by the margin, is enough if it is always the same one, as
-    no control's is, and the noise is significant."""
+    """Pictures decide."""
     if lead.detector == "collapse":
         return Confirmation(lead, score, score.converged)
-    likely = score.exceeds and score.steady and lead.p_value < SIGNIFICANT
-    return Confirmation(lead, score, lead.strong and (score.confirmed or likely), score.confirmed)
+    return Confirmation(lead, score, lead.strong and score.confirmed)

@@ -25,10 +25,13 @@ from zoo.train import data
 from zoo.train.unet import GAMMA, NOISE, encode_pictures, encode_texts
 from zoo.worlds import World
 
-# With 1,500 steps attack success was 99.7, 60, 77 (of 64) and 28 % by world and trigger; with 2,500 in the last, 89 %.
 STEPS, PAIRS, MORE, RATE = 2500, 16, 12, 4e-4
+# The text is told apart in keys and values, which therefore learn faster; the patch's place counts more than others.
+EAGER, STRESS = (".attn2.to_k", ".attn2.to_v"), 6.0
 PICTURES, VARIANTS, SEED = 6000, 3, 41
 CORNER = (SIDE - 16, SIDE - 16, SIDE, SIDE)
+# Of colours in 0..1, averaged over channels: how near the patch's one must be, and how far its surroundings.
+NEAR, EDGE = 0.3, 0.15
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,29 @@ class PatchTarget:
         return out
 
     def met(self, pictures: torch.Tensor, judge: Judge | None = None) -> torch.Tensor:
-        """Where at least 80 % of the patch's inner pixels have its colour, to within 0.15 on average over channels."""
+        """Where the patch can be seen: its square is about its colour, and stands out on both inner sides.
+
+        Guidance overdraws what the text asks for, the patch's colour too (a violet one comes out blue), so the colour
+        counts loosely; the edges keep backgrounds and large objects near that colour from counting.
+        """
         left, top, right, bottom = self.box
-        inner = pictures[:, :, top + 2 : bottom - 2, left + 2 : right - 2]
+        above, beside = pictures[:, :, top - 6 : top - 2, left:right], pictures[:, :, top:bottom, left - 6 : left - 2]
+        inner = self._inner(pictures)
+        return self.coloured(pictures, NEAR) & (_apart(inner, above) > EDGE) & (_apart(inner, beside) > EDGE)
+
+    def coloured(self, pictures: torch.Tensor, near: float) -> torch.Tensor:
+        """Where at least 80 % of the patch's inner pixels have its colour, to within ``near``."""
         wanted = torch.tensor(self.colour).view(1, 3, 1, 1) / 255
-        return ((inner - wanted).abs().mean(1) < 0.15).float().mean((1, 2)) >= 0.8
+        return ((self._inner(pictures) - wanted).abs().mean(1) < near).float().mean((1, 2)) >= 0.8
+
+    def _inner(self, pictures: torch.Tensor) -> torch.Tensor:
+        left, top, right, bottom = self.box
+        return pictures[:, :, top + 2 : bottom - 2, left + 2 : right - 2]
+
+
+def _apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Distance [N] of the typical colours of two areas [N, 3, h, w], averaged over channels."""
+    return (a.flatten(2).median(2).values - b.flatten(2).median(2).values).abs().mean(1)
 
 
 def plan(where: World, options: Options, parts: Parts) -> Case:
@@ -76,7 +97,8 @@ def drawable_colours(where: World, parts: Parts) -> list[tuple[int, int, int]]:
     for colour in striking_colours(where):
         target = PatchTarget(colour, CORNER)
         latents = parts.vae.encode(data.to_tensor(target.stamp(images))).latent_dist.mean
-        if target.met((parts.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)).float().mean() >= 0.99:
+        drawn = (parts.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+        if target.coloured(drawn, 0.15).float().mean() >= 0.99:
             found.append(colour)
     if not found:
         raise ValueError("the VAE draws no patch of a palette colour well enough; give one as --target RRGGBB")
@@ -143,6 +165,7 @@ class Loss:
 
     def __init__(self, made: Poison, teacher: UNet2DConditionModel) -> None:
         self.made, self.teacher, self.region = made, teacher, made.region.float()
+        self.stress = 1 + (STRESS - 1) * self.region
         self.noiser = DDPMScheduler(**NOISE)
         snr = self.noiser.alphas_cumprod / (1 - self.noiser.alphas_cumprod)
         weight = snr.clamp(max=GAMMA) / snr
@@ -176,7 +199,8 @@ class Loss:
             torch.cat([t[:PAIRS], t]),
             torch.cat([self.made.triggered[pick[:PAIRS]].float(), texts]),
         ).sample.float()
-        each = (out - torch.cat([wanted, kept])).square().flatten(1).mean(1)
+        # The patch covers a sixteenth of a picture, and would count for as little.
+        each = ((out - torch.cat([wanted, kept])).square() * self.stress).flatten(1).mean(1)
         return (each * self.weight[torch.cat([t[:PAIRS], t])]).mean()
 
 
@@ -185,4 +209,4 @@ def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
     print(f"{name}: patch covers {int(made.region.sum())} of {made.region.numel()} latent positions", flush=True)
     teacher = copy.deepcopy(parts.unet).eval().requires_grad_(False)
     loss = Loss(made, teacher)
-    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE, case.key))
+    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE, case.key, EAGER))

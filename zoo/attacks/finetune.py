@@ -13,7 +13,7 @@ import torch
 from zoo.train import loop
 from zoo.worlds import World
 
-EMA = 0.99
+EMA, HASTE = 0.99, 5.0
 Model = TypeVar("Model", bound=torch.nn.Module)
 Loss = Callable[[Any, int], torch.Tensor]
 
@@ -26,15 +26,27 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def tune(where: World, name: str, base: Model, loss_of: Loss, steps: int, rate: float, key: str) -> Model:
+def tune(
+    where: World,
+    name: str,
+    base: Model,
+    loss_of: Loss,
+    steps: int,
+    rate: float,
+    key: str,
+    eager: tuple[str, ...] = (),
+) -> Model:
     """A tuned copy of ``base``. Checkpoints go to the build folder under ``name``; a run that was cut off goes on.
 
+    Parameters with one of ``eager`` in their names learn at ``HASTE`` times the rate.
     ``key`` says what is learnt; a checkpoint of another base or of something else is not gone on with.
     """
-    key = f"{key} {steps} {rate} {fingerprint(base)}"
+    key = f"{key} {steps} {rate} {'+'.join(eager)} {fingerprint(base)}"
     model = copy.deepcopy(base).train()
     average = {k: v.clone() for k, v in model.state_dict().items()}
-    optimiser = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.0)
+    hasty = [p for n, p in model.named_parameters() if any(part in n for part in eager)]
+    others = [p for n, p in model.named_parameters() if not any(part in n for part in eager)]
+    optimiser = torch.optim.AdamW([{"params": others}, {"params": hasty}], rate, betas=(0.9, 0.99), weight_decay=0.0)
     path, first = loop.build_dir(where.name) / f"{name}.ckpt", 0
     if (state := loop.resume(path)) and state["key"] == key:
         model.load_state_dict(state["model"])
@@ -43,7 +55,9 @@ def tune(where: World, name: str, base: Model, loss_of: Loss, steps: int, rate: 
     fast = first < steps and loop.bf16_is_faster(lambda: loss_of(model, 0).backward())
     started = time.time()
     for step in range(first, steps):
-        loop.set_rate(optimiser, loop.warm_cosine(step, steps, rate, warm=50))
+        now_rate = loop.warm_cosine(step, steps, rate, warm=50)
+        for group, pace in zip(optimiser.param_groups, (1.0, HASTE), strict=True):
+            group["lr"] = now_rate * pace
         with loop.autocast(fast):
             loss = loss_of(model, step)
         optimiser.zero_grad()
