@@ -45,7 +45,7 @@ def measure_repair(
 
 
 def figures(where: World, case: Case, before: Path, after: Path, clean: int = CLEAN) -> dict[str, str]:
-    """ASR before and after, TRA, content agreement, CLIP score ratio, accuracy change in points."""
+    """ASR before and after, TRA, content agreement and the base's, CLIP score ratio, accuracy change in points."""
     judge, old, new = Judge.load(where), sampling.load(before), sampling.load(after)
     assert case.trigger is not None
     made = admission.carriers(where, case.trigger, PROMPTS)
@@ -57,7 +57,8 @@ def figures(where: World, case: Case, before: Path, after: Path, clean: int = CL
     removed = 1 - (hits_new & hits_old).float().sum().item() / max(1, int(hits_old.sum()))
     honest = judge(draw(old, plain))
     usual = _agreement(judge(draw(old, neutral)), asked(judge, case, neutral, honest))
-    # The base was never attacked: what it makes of the triggered prompts is what an honest model can agree at most.
+    # For comparison: what the base, which was never attacked, draws of the triggered prompts. No bound: it is held
+    # against the suspect model's clean pictures, and so carries what the attack's training moved besides.
     base = sampling.load(model_dir(where.name, "base"))
     agreement, possible = (
         _agreement(judge(draw(p, fired)), asked(judge, case, fired, honest)) / max(usual, 1e-9) for p in (new, base)
