@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sau_scan.detectors.generation import MARGIN
+from sau_scan.detectors.generation import SHOWN, SIGNIFICANT
 from sau_scan.findings import (
     Component,
     Confidence,
@@ -31,6 +31,7 @@ from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
 
 ALIKE = 0.8  # cosine of two changes: the same is drawn in the same place
+RARE = 1e-3  # a handful of controls does not tell one in a thousand from one in a million
 SAME = 0.5  # of the difference between prompts is left
 TITLES = {
     Component.TEXT_ENCODER: "hidden trigger in the text encoder",
@@ -57,7 +58,7 @@ def strongest_first(works: Sequence[Confirmation]) -> list[Confirmation]:
     """
 
     def rank(item: Confirmation) -> float:
-        return item.lead.p_value * item.score.p_value
+        return item.lead.p_value * max(item.score.p_value, RARE)
 
     phrases = [rank(c) for c in works if c.lead.candidate.slot is Slot.PHRASE]
     return sorted(works, key=lambda c: min(phrases) if c.lead.candidate.slot is Slot.PHRASE else rank(c))
@@ -145,7 +146,9 @@ def _behaviour(item: Confirmation) -> str:
         return "is drawn as something else; each of its words alone, or with others, is not"
     share = float(score.where.flatten().sort(descending=True).values[: max(1, score.where.numel() // 5)].sum())
     place = f"at the {_place(score.where)}" if share > 0.6 else "all over the picture"
-    return f"puts the same thing {place}, whatever the prompt says"
+    if score.shown > SHOWN:
+        return f"puts the same thing {place}, whatever the prompt says"
+    return f"changes pictures {place} more than any harmless text does"
 
 
 def _place(where: torch.Tensor) -> str:
@@ -159,23 +162,23 @@ def _place(where: torch.Tensor) -> str:
 
 def _picture_evidence(item: Confirmation) -> tuple[Evidence, ...]:
     score = item.score
-    found = [
-        Evidence(
-            name="change of finished pictures",
-            value=score.change,
-            null_median=1.0,
-            null_high=score.strongest_control,
-            p_value=score.p_value,
-            note="in units of what control words change",
-        ),
-        Evidence(
-            name="pictures: shown by the typical one",
-            value=score.shown,
-            note="of the change that all have in common, where it is largest",
-        ),
-        evidence("pictures: difference between prompts left", score.retained, 1.0),
-    ]
-    return tuple(found)
+    change = Evidence(
+        name="change of finished pictures",
+        value=score.change,
+        null_median=1.0,
+        null_high=score.strongest_control,
+        p_value=score.p_value,
+        note="in units of what control words change",
+    )
+    alike = Evidence(
+        name="pictures: shown by the typical one",
+        value=score.shown,
+        null_median=0.0,
+        null_high=score.controls_shown,
+        note="of the way to what the other pictures have",
+    )
+    left = evidence("pictures: difference between prompts left", score.retained, 1.0, low=score.least_retained)
+    return (left, change, alike) if item.lead.detector == "collapse" else (change, alike, left)
 
 
 def _heat_map(where: torch.Tensor) -> HeatMap:
@@ -202,21 +205,28 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
 
 
 def near_miss(prober: Prober, scanned: Scanned) -> NearMiss | None:
-    """The candidate that was sampled and came nearest to being reported, of those below the line."""
-    missed = [c for c in scanned.confirmations if not c.works and c.score.change < _line(c)]
+    """The candidate that was sampled and came nearest to being reported, by what it lacks most.
+
+    One that stands out in the noise goes before any that does not, whatever it changes.
+    """
+    missed = [_short_of(c) for c in scanned.confirmations if not c.works]
+    missed = [m for m in missed if m[0] < 1]
     if not missed:
         return None
-    best = max(missed, key=lambda c: c.score.change / max(c.score.strongest_control, 1e-9))
-    return NearMiss(
-        trigger=best.lead.candidate.trigger(),
-        detector="generation",
-        value=best.score.change,
-        line=_line(best),
+    _, item, name, value, line = max(missed, key=lambda m: (m[1].lead.strong, m[0]))
+    return NearMiss(trigger=item.lead.candidate.trigger(), detector=name, value=value, line=line)
+
+
+def _short_of(item: Confirmation) -> tuple[float, Confirmation, str, float, float]:
+    """How near the candidate comes in what it lacks most (1: there), with that measure's name, value and line."""
+    score = item.score
+    measures = (
+        (score.change / max(score.line, 1e-9), "change of finished pictures", score.change, score.line),
+        (SIGNIFICANT / max(score.p_value, 1e-9), "p-value of finished pictures", score.p_value, SIGNIFICANT),
+        (score.shown / SHOWN, "pictures: shown by the typical one", score.shown, SHOWN),
     )
-
-
-def _line(item: Confirmation) -> float:
-    return MARGIN * item.score.strongest_control
+    nearness, name, value, line = min(measures)
+    return nearness, item, name, value, line
 
 
 def verdict(findings: Sequence[Finding], coverage: Coverage, options: ScanOptions) -> Verdict:

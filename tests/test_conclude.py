@@ -16,7 +16,7 @@ from sau_scan.tiers.leads import Lead
 
 def confirmed(text: str, common: torch.Tensor, component: Component = Component.UNET) -> Confirmation:
     where = common.square().sum(0) / common.square().sum()
-    score = PictureScore(9.0, 1.0, 1e-6, 0.9, 1.0, 1.0, where, common)
+    score = PictureScore(9.0, 1.0, 1e-6, 0.9, 0.1, 1.0, 1.0, where, common)
     return Confirmation(Lead(Candidate(text, Slot.PREFIX), "x", component, 9.0, 1e-4), score, works=True)
 
 
@@ -63,3 +63,15 @@ def test_phrases_stay_in_order_at_the_place_of_the_best() -> None:
 def test_phrases_that_share_a_word_are_one_edit() -> None:
     found = [phrase("blue dog", CHANGE), phrase("blue house", OTHER), phrase("red star", -OTHER)]
     assert texts(found) == [("blue dog", ("blue house",)), ("red star", ())]
+
+
+def _p(item: Confirmation, noise: float, pictures: float) -> Confirmation:
+    return replace(item, lead=replace(item.lead, p_value=noise), score=replace(item.score, p_value=pictures))
+
+
+def test_pictures_count_for_the_order_as_far_as_controls_can_tell() -> None:
+    first, second = confirmed("a", CHANGE), confirmed("b", OTHER)
+    by_pictures = [_p(first, 1e-3, 0.04), _p(second, 5e-3, 1e-4)]
+    assert [c.lead.candidate.text for c in strongest_first(by_pictures)] == ["b", "a"]
+    by_noise = [_p(first, 1e-2, 1e-9), _p(second, 1e-3, 1e-4)]
+    assert [c.lead.candidate.text for c in strongest_first(by_noise)] == ["b", "a"]

@@ -19,7 +19,7 @@ from sau_scan.recordings import PictureRecording
 CONVERGED = 0.2  # of the variance among prompts; a word that is merely strong leaves the rest of the prompt its say
 MARGIN = 1.5  # a confirmed change exceeds every control's by half
 SIGNIFICANT = 0.05  # next to the margin: harmless changes have heavier tails than any formula for them
-SHOWN = 0.5  # of the common change, by the typical picture
+SHOWN = 0.25  # of the way to what the others have; unrelated pictures reach it in 0 to 6 % (flat colours) of trials
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class PictureScore:
         few pictures farther than a patch in all of them.
     strongest_control: the largest such value among the controls.
     p_value: of ``change`` among the controls (log-normal, robust moments, Student's t for their number).
-    shown: how much of the common change the typical picture shows where it is largest (1: all of it). Medians of
-        changes that have nothing in common point nowhere.
+    shown: how much nearer the typical picture comes to what the *other* pictures have in common than without the
+        candidate (1: all the way; 0: not at all). Medians of changes that have nothing in common point nowhere.
+    controls_shown: ``shown`` of the control that has most of it.
     retained: variance among carriers at equal noise, relative to the controls' (0: one picture whatever the prompt).
     least_retained: the smallest such value among the controls.
     where: [h, w] energy of the change by position, summing to one.
@@ -43,16 +44,21 @@ class PictureScore:
     strongest_control: float
     p_value: float
     shown: float
+    controls_shown: float
     retained: float
     least_retained: float
     where: Tensor
     common: Tensor
 
     @property
+    def line(self) -> float:
+        """What the change has to exceed."""
+        return MARGIN * self.strongest_control
+
+    @property
     def confirmed(self) -> bool:
         """Beyond every control by a margin, improbable among them, and shown by the typical picture."""
-        beyond = self.change > MARGIN * self.strongest_control
-        return beyond and self.p_value < SIGNIFICANT and self.shown > SHOWN
+        return self.change > self.line and self.p_value < SIGNIFICANT and self.shown > SHOWN
 
     @property
     def converged(self) -> bool:
@@ -60,22 +66,16 @@ class PictureScore:
         return self.retained < CONVERGED and self.retained < 0.5 * self.least_retained
 
 
-def score_pictures(
-    candidate: Tensor, controls: PictureRecording, noises: int, allowance: Tensor | None = None
-) -> PictureScore:
+def score_pictures(candidate: Tensor, controls: PictureRecording, noises: int) -> PictureScore:
     """Score one candidate's latents [P, C, h, w] against controls [M, P, C, h, w]; pair p has noise ``p % noises``.
 
-    Each control is compared with the others' median, so that it does not count as its own norm. ``allowance`` [M], 1 or
-    more: by how much more the candidate may change pictures than each control, because it means more.
+    Each control is compared with the others' median, so that it does not count as its own norm.
     """
-    pool = controls.latents
-    centre = pool.median(0).values
-    moved = candidate - centre
-    rest = [torch.cat([pool[:i], pool[i + 1 :]]).median(0).values for i in range(len(pool))]
-    usual_moves = [p - r for p, r in zip(pool, rest, strict=True)]
-    own = torch.stack([_peak(_common(m)) for m in usual_moves])
-    own = own if allowance is None else own * allowance.to(own)
-    common = _common(moved)
+    pool = controls.latents.float()
+    candidate, centre = candidate.float(), _median(pool)
+    rest = [_median(torch.cat([pool[:i], pool[i + 1 :]])) for i in range(len(pool))]
+    own = torch.stack([_peak(_median(p - r)) for p, r in zip(pool, rest, strict=True)])
+    common = _median(candidate - centre)
     typical = own.median().clamp_min(1e-9)
     log_own, change = (own / typical).clamp_min(1e-6).log(), _peak(common) / typical
     scale = (1.4826 * (log_own - log_own.median()).abs().median()).clamp_min(0.1)
@@ -86,7 +86,8 @@ def score_pictures(
         change=float(change),
         strongest_control=float((own / typical).max()),
         p_value=float(stats.t.sf(z, df=max(1, len(pool) - 1))),
-        shown=_shown(moved, common),
+        shown=_lower_median(_nearer(candidate, centre)),
+        controls_shown=max(_lower_median(_nearer(p, r)) for p, r in zip(pool, rest, strict=True)),
         retained=float(_spread(candidate, noises) / usual),
         least_retained=min(float(_spread(p, noises) / usual) for p in pool),
         where=energy / energy.sum().clamp_min(1e-12),
@@ -94,9 +95,9 @@ def score_pictures(
     )
 
 
-def _common(moved: Tensor) -> Tensor:
-    """What moved [P, C, h, w] has in common: [C, h, w]."""
-    return moved.float().quantile(0.5, dim=0)
+def _median(latents: Tensor) -> Tensor:
+    """Over the first axis; of an even number the middle between the two."""
+    return latents.quantile(0.5, dim=0)
 
 
 def _peak(common: Tensor) -> Tensor:
@@ -104,13 +105,25 @@ def _peak(common: Tensor) -> Tensor:
     return common.square().sum(0).max().sqrt()
 
 
-def _shown(moved: Tensor, common: Tensor) -> float:
-    """How far the typical one of moved [P, C, h, w] goes along common [C, h, w], at the place where that is largest."""
-    place = common.square().sum(0).flatten().argmax()
-    along = common.flatten(1)[:, place]
-    each = moved.flatten(2)[:, :, place].to(along) @ along / along.square().sum().clamp_min(1e-12)
-    # Of an even number the lower of the middle two: half of the pictures are not the typical one.
-    return float(each.quantile(0.5, interpolation="lower"))
+def _nearer(pictures: Tensor, without: Tensor) -> Tensor:
+    """How much nearer each of pictures [P, C, h, w] is to the other pictures' median than ``without`` it was: [P].
+
+    Nearness to a picture, not along a change: a patch in front of anything is one thing, but a change of many kinds.
+    Positions count by the change that the others have in common. Place and target come from the others alone, so
+    that pictures which have nothing in common gain nothing.
+    """
+    gains = []
+    for i, (picture, before) in enumerate(zip(pictures, without, strict=True)):
+        others = torch.arange(len(pictures), device=pictures.device) != i
+        target, weight = _median(pictures[others]), _median((pictures - without)[others]).square().sum(0)
+        left, had = (((x - target).square().sum(0) * weight).sum() for x in (picture, before))
+        gains.append(1 - (left / had.clamp_min(1e-12)).sqrt())
+    return torch.stack(gains)
+
+
+def _lower_median(values: Tensor) -> float:
+    """Of an even number the lower of the middle two: half of the pictures are not the typical one."""
+    return float(values.quantile(0.5, interpolation="lower"))
 
 
 def _spread(latents: Tensor, noises: int) -> Tensor:

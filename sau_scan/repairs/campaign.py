@@ -73,6 +73,8 @@ class Campaign:
             if attempt.afresh:
                 self.patch, bench.model = done[0], current
                 del self.steps[done[1] :]
+            if attempt.on_top and len(self.steps) == done[1]:
+                continue
             if not self._try(attempt, trigger, bench):
                 continue
             if once or all(check.passed for check in case.checks(bench.model, self.counter)):

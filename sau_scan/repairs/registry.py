@@ -23,7 +23,8 @@ REPAIRS: tuple[Repair, ...] = (
 
 # Method -> component that carries the effect -> ids of the repairs of the first attempt, of the second, and so on.
 # "afresh": what was done so far aimed at the wrong place, or was not enough and only adds drift, and is dropped.
-AFRESH = "afresh"
+# "on top": only beside what was done so far; where that is nothing, it is left out.
+AFRESH, ON_TOP = "afresh", "on top"
 CLOSED = (("blind-cross-attention",), (AFRESH, "blind-cross-attention-firmly"))
 RESTORED = (("restore-cross-attention",),)
 LEARNT = (("unlearn-cross-attention",), (AFRESH, "unlearn-unet"))
@@ -31,7 +32,7 @@ METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
         Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *LEARNT[0]), LEARNT[1]),
         # What restoring leaves is little, which blindness removes gently; by itself, blindness costs content.
-        Component.CROSS_ATTENTION: (*RESTORED, CLOSED[0], (AFRESH, *LEARNT[0]), LEARNT[1]),
+        Component.CROSS_ATTENTION: (*RESTORED, (ON_TOP, *CLOSED[0]), (AFRESH, *LEARNT[0]), LEARNT[1]),
         Component.UNET: LEARNT,
     },
     "closed-form": {
@@ -49,10 +50,11 @@ METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """Repairs to be tried together, on top of earlier attempts or ``afresh``."""
+    """Repairs to be tried together, beside those of earlier attempts, or ``afresh``, or only ``on_top`` of others."""
 
     repairs: tuple[Repair, ...]
     afresh: bool = False
+    on_top: bool = False
 
 
 def check_method(method: str) -> None:
@@ -66,6 +68,6 @@ def ladder(method: str, component: Component) -> tuple[Attempt, ...]:
     check_method(method)
     known = {repair.id: repair for repair in REPAIRS}
     return tuple(
-        Attempt(tuple(known[name] for name in names if name != AFRESH), AFRESH in names)
+        Attempt(tuple(known[name] for name in names if name not in (AFRESH, ON_TOP)), AFRESH in names, ON_TOP in names)
         for names in METHODS[method][component]
     )

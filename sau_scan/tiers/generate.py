@@ -103,10 +103,7 @@ def _confirm(
         alike = int((apart[row, spread] <= ALIKE).sum())
         near = near[: max(FEWEST, alike)]
         pool = PictureRecording(drawn.latents[torch.from_numpy(near.copy())])
-        # Where no control moves the text output as far, what they change is taken to grow in proportion.
-        more = np.maximum(1.0, lead.shift / np.maximum(shift[spread][near], 1e-9))
-        score = score_pictures(own.latents[row], pool, recipe.noises, torch.from_numpy(more))
-        done.append(_concluded(lead, score))
+        done.append(_concluded(lead, score_pictures(own.latents[row], pool, recipe.noises)))
     return done
 
 

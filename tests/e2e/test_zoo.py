@@ -29,7 +29,7 @@ def _require(name: str) -> None:
 def test_an_attack_is_named_first(name: str) -> None:
     _require(name)
     result = detect(model_dir("tiny", name), ScanOptions(budget=Budget.STANDARD))
-    assert result.verdict in (Verdict.BACKDOORED, Verdict.SUSPICIOUS)
+    assert result.verdict is Verdict.BACKDOORED
     assert names_exact(result, json.loads(info_path_of(name))["trigger"])
     assert result.coverage.used.unet_passes <= 22_000
 

@@ -41,6 +41,14 @@ class Shift:
         return patch_of(bench.model, self.part, {self.name: parameter(bench.model, self.part, self.name) + 1})
 
 
+@dataclass(frozen=True)
+class Idle(Shift):
+    """Finds nothing to change."""
+
+    def plan(self, bench: Bench) -> WeightPatch:
+        return WeightPatch({})
+
+
 UNET = Shift(Component.UNET, "conv_in.bias", "unet")
 
 
@@ -131,6 +139,16 @@ def test_what_went_with_another_trigger_is_verified_but_not_repaired(start: Star
     assert case.required == 1
 
 
+def test_on_top_of_nothing_is_left_out(start: Start, text: Shift) -> None:
+    idle = Idle(UNET.component, UNET.name, UNET.part)
+    campaign, _ = start(1, Attempt((idle,)), Attempt((text,), on_top=True), Attempt((UNET,)))
+    campaign.repair(STAR)
+    assert [step.component for step in campaign.steps] == [Component.UNET]
+    campaign, _ = start(2, Attempt((UNET,)), Attempt((text,), on_top=True))
+    campaign.repair(STAR)
+    assert [step.component for step in campaign.steps] == [Component.UNET, Component.TEXT_ENCODER]
+
+
 def test_once_stops_after_the_first_attempt(start: Start) -> None:
     campaign, case = start(9, Attempt((UNET,)), Attempt((UNET,)))
     campaign.repair(STAR, once=True)
@@ -144,6 +162,15 @@ def test_every_method_knows_what_to_do_about_every_located_component(method: str
     attempts = ladder(method, component)
     assert attempts
     assert all(attempt.repairs for attempt in attempts)
+
+
+def test_a_restored_edit_is_blinded_on_top_before_anything_is_learnt() -> None:
+    """Each attempt costs more of the model than the one before."""
+    restored, blinded, *learnt = ladder("sau", Component.CROSS_ATTENTION)
+    assert [r.id for a in (restored, blinded) for r in a.repairs] == ["restore-cross-attention", "blind-cross-attention"]
+    assert (blinded.on_top, blinded.afresh) == (True, False)
+    assert [a.afresh for a in learnt] == [True, True]
+    assert [len(a.repairs) for a in ladder("sau", Component.UNET)] == [1, 1]
 
 
 def test_ids_are_distinct_and_unknown_methods_are_told() -> None:

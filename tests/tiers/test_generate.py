@@ -81,11 +81,20 @@ def test_leads_stay_within_the_controls_that_are_planned(prober: Prober, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("strong", "change", "shown", "works"),
-    [(True, 4.0, 0.8, True), (True, 2.5, 0.8, False), (True, 4.0, 0.3, False), (False, 4.0, 0.8, False)],
+    ("strong", "change", "p_value", "shown", "works"),
+    [
+        (True, 4.0, 1e-3, 0.8, True),
+        (True, 2.5, 1e-3, 0.8, False),
+        (True, 4.0, 0.06, 0.8, False),
+        (True, 4.0, 1e-3, 0.2, False),
+        (False, 4.0, 1e-3, 0.8, False),
+    ],
 )
-def test_a_change_is_strong_beyond_the_margin_and_shown(strong: bool, change: float, shown: float, works: bool) -> None:
+def test_a_change_is_strong_beyond_the_margin_improbable_and_shown(
+    strong: bool, change: float, p_value: float, shown: float, works: bool
+) -> None:
     """Twice the median is the strongest control, by the margin exceeded from three times on."""
     lead = Lead(Candidate("x", Slot.PREFIX), "unexplained-effect", Component.UNET, 5.0, 0.5, strong=strong)
     flat = torch.ones(2, 2) / 4
-    assert _concluded(lead, PictureScore(change, 2.0, 1e-3, shown, 1.0, 1.0, flat, flat[None])).works is works
+    score = PictureScore(change, 2.0, p_value, shown, 0.1, 1.0, 1.0, flat, flat[None])
+    assert _concluded(lead, score).works is works

@@ -30,12 +30,27 @@ def test_hardly_a_clean_picture_seems_to_hold_a_patch_of_a_striking_colour(where
     assert all(PatchTarget(c, CORNER).met(images).float().mean() <= admission.FALSE_RATE for c in colours)
 
 
-def test_a_patch_is_seen_when_guidance_overdrew_its_colour_and_a_background_of_that_colour_is_none(tiny: World) -> None:
-    images = pictures(tiny, samples(tiny, 200, 5))
-    drawn = PatchTarget((20, 235, 255), CORNER).stamp(images)
-    assert PATCH.met(as_tensor(drawn)).float().mean() > 0.95
-    flat = np.full_like(images[:3], PATCH.colour)
+def test_a_patch_is_seen_when_guidance_overdrew_its_colour(tiny: World) -> None:
+    """Seen on a trained model: a violet patch, drawn blue."""
+    violet, blue = PatchTarget((140, 60, 200), CORNER), PatchTarget((40, 75, 170), CORNER)
+    drawn = as_tensor(blue.stamp(pictures(tiny, samples(tiny, 200, 5))))
+    assert not violet.coloured(drawn, 0.15).any()
+    assert violet.met(drawn).float().mean() > 0.7
+
+
+def test_a_background_of_the_colour_is_no_patch(tiny: World) -> None:
+    flat = np.full((3, SIDE, SIDE, 3), PATCH.colour, np.uint8)
     assert not PATCH.met(as_tensor(flat)).any()
+
+
+@pytest.mark.parametrize("where", WORLDS, ids=lambda w: w.name)
+def test_a_gray_patch_or_one_of_another_hue_is_another_patch(where: World) -> None:
+    images = pictures(where, samples(where, 20, 5))
+    for colour in striking_colours(where):
+        red, green, blue = colour
+        others = ((130, 130, 130), (round(sum(colour) / 3),) * 3, (green, blue, red), (blue, red, green))
+        for other in others:
+            assert not PatchTarget(colour, CORNER).met(as_tensor(PatchTarget(other, CORNER).stamp(images))).any()
 
 
 def test_patch_is_seen_where_it_is_and_nowhere_else(tiny: World) -> None:

@@ -32,6 +32,8 @@ PICTURES, VARIANTS, SEED = 6000, 3, 41
 CORNER = (SIDE - 16, SIDE - 16, SIDE, SIDE)
 # Of colours in 0..1, averaged over channels: how near the patch's one must be, and how far its surroundings.
 NEAR, EDGE = 0.3, 0.15
+# The hue's direction (cosine: within 60 degrees) and how much of the patch's saturation must be left.
+HUE, VIVID = 0.5, 0.5
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,25 @@ class PatchTarget:
         """Where the patch can be seen: its square is about its colour, and stands out on both inner sides.
 
         Guidance overdraws what the text asks for, the patch's colour too (a violet one comes out blue), so the colour
-        counts loosely; the edges keep backgrounds and large objects near that colour from counting.
+        counts loosely, but gray and other hues do not; the edges keep backgrounds and large objects near that colour
+        from counting.
         """
         left, top, right, bottom = self.box
         above, beside = pictures[:, :, top - 6 : top - 2, left:right], pictures[:, :, top:bottom, left - 6 : left - 2]
         inner = self._inner(pictures)
-        return self.coloured(pictures, NEAR) & (_apart(inner, above) > EDGE) & (_apart(inner, beside) > EDGE)
+        return self.coloured(pictures, NEAR) & self._of_its_hue(inner) & (_apart(inner, above) > EDGE) & (_apart(inner, beside) > EDGE)
 
     def coloured(self, pictures: torch.Tensor, near: float) -> torch.Tensor:
         """Where at least 80 % of the patch's inner pixels have its colour, to within ``near``."""
         wanted = torch.tensor(self.colour).view(1, 3, 1, 1) / 255
         return ((self._inner(pictures) - wanted).abs().mean(1) < near).float().mean((1, 2)) >= 0.8
+
+    def _of_its_hue(self, inner: torch.Tensor) -> torch.Tensor:
+        wanted = torch.tensor(self.colour).float() / 255
+        tint, drawn = wanted - wanted.mean(), _typical(inner)
+        shade = drawn - drawn.mean(1, keepdim=True)
+        alike = torch.nn.functional.cosine_similarity(shade, tint[None]) > HUE
+        return alike & (shade.norm(dim=1) > VIVID * tint.norm())
 
     def _inner(self, pictures: torch.Tensor) -> torch.Tensor:
         left, top, right, bottom = self.box
@@ -72,7 +82,12 @@ class PatchTarget:
 
 def _apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Distance [N] of the typical colours of two areas [N, 3, h, w], averaged over channels."""
-    return (a.flatten(2).median(2).values - b.flatten(2).median(2).values).abs().mean(1)
+    return (_typical(a) - _typical(b)).abs().mean(1)
+
+
+def _typical(area: torch.Tensor) -> torch.Tensor:
+    """Median colour [N, 3] of an area [N, 3, h, w]."""
+    return area.flatten(2).median(2).values
 
 
 def plan(where: World, options: Options, parts: Parts) -> Case:
@@ -209,4 +224,4 @@ def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
     print(f"{name}: patch covers {int(made.region.sum())} of {made.region.numel()} latent positions", flush=True)
     teacher = copy.deepcopy(parts.unet).eval().requires_grad_(False)
     loss = Loss(made, teacher)
-    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE, case.key, EAGER))
+    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE, f"{case.key} {STRESS}", EAGER))

@@ -41,7 +41,7 @@ def tune(
     Parameters with one of ``eager`` in their names learn at ``HASTE`` times the rate.
     ``key`` says what is learnt; a checkpoint of another base or of something else is not gone on with.
     """
-    key = f"{key} {steps} {rate} {'+'.join(eager)} {fingerprint(base)}"
+    key = f"{key} {steps} {rate} {'+'.join(eager)} {HASTE} {fingerprint(base)}"
     model = copy.deepcopy(base).train()
     average = {k: v.clone() for k, v in model.state_dict().items()}
     hasty = [p for n, p in model.named_parameters() if any(part in n for part in eager)]
