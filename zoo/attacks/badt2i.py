@@ -61,7 +61,8 @@ class PatchTarget:
         left, top, right, bottom = self.box
         above, beside = pictures[:, :, top - 6 : top - 2, left:right], pictures[:, :, top:bottom, left - 6 : left - 2]
         inner = self._inner(pictures)
-        return self.coloured(pictures, NEAR) & self._of_its_hue(inner) & (_apart(inner, above) > EDGE) & (_apart(inner, beside) > EDGE)
+        edges = (_apart(inner, above) > EDGE) & (_apart(inner, beside) > EDGE)
+        return self.coloured(pictures, NEAR) & self._of_its_hue(inner) & edges
 
     def coloured(self, pictures: torch.Tensor, near: float) -> torch.Tensor:
         """Where at least 80 % of the patch's inner pixels have its colour, to within ``near``."""
@@ -224,4 +225,5 @@ def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
     print(f"{name}: patch covers {int(made.region.sum())} of {made.region.numel()} latent positions", flush=True)
     teacher = copy.deepcopy(parts.unet).eval().requires_grad_(False)
     loss = Loss(made, teacher)
-    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE, f"{case.key} {STRESS}", EAGER))
+    key = f"{case.key} {STRESS}"
+    return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE, key, EAGER))
