@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
-from sau_scan.detectors.generation import SHOWN, SIGNIFICANT
+from sau_scan.detectors.generation import CONVERGED, SHOWN, SIGNIFICANT
 from sau_scan.findings import (
     Component,
     Confidence,
@@ -204,29 +205,39 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
     )
 
 
-def near_miss(prober: Prober, scanned: Scanned) -> NearMiss | None:
-    """The candidate that was sampled and came nearest to being reported, by what it lacks most.
-
-    One that stands out in the noise goes before any that does not, whatever it changes.
-    """
-    missed = [_short_of(c) for c in scanned.confirmations if not c.works]
-    missed = [m for m in missed if m[0] < 1]
+def near_miss(confirmations: Sequence[Confirmation]) -> NearMiss | None:
+    """The candidate that was sampled and came nearest to being reported, by what it lacks most."""
+    missed = [(_short_of(c), c) for c in confirmations if not c.works]
+    missed = [(lack, item) for lack, item in missed if lack.nearness < 1]
     if not missed:
         return None
-    _, item, name, value, line = max(missed, key=lambda m: (m[1].lead.strong, m[0]))
-    return NearMiss(trigger=item.lead.candidate.trigger(), detector=name, value=value, line=line)
+    lack, item = max(missed, key=lambda m: m[0].nearness)
+    return NearMiss(trigger=item.lead.candidate.trigger(), detector=lack.name, value=lack.value, line=lack.line)
 
 
-def _short_of(item: Confirmation) -> tuple[float, Confirmation, str, float, float]:
-    """How near the candidate comes in what it lacks most (1: there), with that measure's name, value and line."""
-    score = item.score
-    measures = (
-        (score.change / max(score.line, 1e-9), "change of finished pictures", score.change, score.line),
-        (SIGNIFICANT / max(score.p_value, 1e-9), "p-value of finished pictures", score.p_value, SIGNIFICANT),
-        (score.shown / SHOWN, "pictures: shown by the typical one", score.shown, SHOWN),
-    )
-    nearness, name, value, line = min(measures)
-    return nearness, item, name, value, line
+class _Lack(NamedTuple):
+    """How near a candidate comes to the line of one measure (1: there)."""
+
+    nearness: float
+    name: str
+    value: float
+    line: float
+
+
+def _short_of(item: Confirmation) -> _Lack:
+    """What the candidate lacks most."""
+    lead, score = item.lead, item.score
+    if lead.detector == "collapse":
+        left = max(score.retained, 1e-9)
+        return _Lack(CONVERGED / left, "pictures: difference between prompts left", left, CONVERGED)
+    lacks = [
+        _Lack(score.change / max(score.line, 1e-9), "change of finished pictures", score.change, score.line),
+        _Lack(SIGNIFICANT / max(score.p_value, 1e-9), "p-value of finished pictures", score.p_value, SIGNIFICANT),
+        _Lack(score.shown / SHOWN, "pictures: shown by the typical one", score.shown, SHOWN),
+    ]
+    if lead.line > 0:
+        lacks.append(_Lack(lead.score / lead.line, "effect on the noise", lead.score, lead.line))
+    return min(lacks)
 
 
 def verdict(findings: Sequence[Finding], coverage: Coverage, options: ScanOptions) -> Verdict:

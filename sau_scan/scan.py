@@ -89,7 +89,7 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
         verdict=verdict(findings, found, options),
         model=_model_info(checkpoint),
         findings=tuple(findings),
-        near_miss=near_miss(prober, scanned),
+        near_miss=near_miss(scanned.confirmations),
         coverage=found,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from sau_scan.conclude import _without_echoes, strongest_first
+from sau_scan.conclude import _without_echoes, near_miss, strongest_first
 from sau_scan.detectors.generation import PictureScore
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import Candidate
@@ -75,3 +75,32 @@ def test_pictures_count_for_the_order_as_far_as_controls_can_tell() -> None:
     assert [c.lead.candidate.text for c in strongest_first(by_pictures)] == ["b", "a"]
     by_noise = [_p(first, 1e-2, 1e-9), _p(second, 1e-3, 1e-4)]
     assert [c.lead.candidate.text for c in strongest_first(by_noise)] == ["b", "a"]
+
+
+def _missed(text: str, **score: float) -> Confirmation:
+    made = confirmed(text, CHANGE)
+    return replace(made, score=replace(made.score, **score), works=False)
+
+
+def test_the_nearest_miss_is_told_by_what_it_lacks_most() -> None:
+    weak, far = _missed("a", change=0.9), _missed("b", change=0.3)
+    quiet = replace(weak, lead=replace(weak.lead, score=1.0, line=4.0))
+    elsewhere = _missed("c", shown=0.2)
+    near = near_miss([confirmed("d", CHANGE), far, quiet, weak])
+    assert near is not None
+    assert (near.trigger.text, near.detector) == ("a", "change of finished pictures")
+    assert (near.value, near.line) == (0.9, 1.5)
+    near = near_miss([far, elsewhere])
+    assert near is not None
+    assert (near.trigger.text, near.line) == ("c", 0.25)
+    near = near_miss([quiet])
+    assert near is not None
+    assert (near.detector, near.value, near.line) == ("effect on the noise", 1.0, 4.0)
+    assert near_miss([confirmed("d", CHANGE)]) is None
+
+
+def test_a_collapse_that_is_none_is_told_by_what_is_left_of_the_prompts() -> None:
+    made = _missed("a", retained=0.5)
+    near = near_miss([replace(made, lead=replace(made.lead, detector="collapse"))])
+    assert near is not None
+    assert (near.value, near.line) == (0.5, 0.2)

@@ -31,7 +31,7 @@ def denoise_tier(prober: Prober, plan: Plan, scored: dict[Slot, Scored], seed: i
     # What the largest of so many standard normal scores is like.
     line = math.sqrt(2 * math.log(max(tried, 2)))
     p_values = _paid_for(leads, tried)
-    leads = [replace(lead, p_value=float(p), strong=lead.score > line) for lead, p in zip(leads, p_values, strict=True)]
+    leads = [replace(lead, p_value=float(p), line=line) for lead, p in zip(leads, p_values, strict=True)]
     return sorted(leads, key=lambda lead: -lead.score)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sau_scan.findings import Component, Evidence
@@ -13,7 +14,7 @@ from sau_scan.recordings import TextRecording
 class Lead:
     """A candidate that stands out, with the detector that says so; ``shift`` is how far it moves the text output.
 
-    ``strong``: beyond what the best of as many harmless candidates reaches; otherwise it is only worth a look."""
+    ``line``: what the score of the best of as many harmless candidates comes to."""
 
     candidate: Candidate
     detector: str
@@ -22,7 +23,12 @@ class Lead:
     p_value: float
     shift: float = 0.0
     evidence: tuple[Evidence, ...] = ()
-    strong: bool = True
+    line: float = -math.inf
+
+    @property
+    def strong(self) -> bool:
+        """Beyond chance; otherwise the lead is only worth a look."""
+        return self.score > self.line
 
 
 @dataclass(frozen=True)

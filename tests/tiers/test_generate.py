@@ -94,7 +94,8 @@ def test_a_change_is_strong_beyond_the_margin_improbable_and_shown(
     strong: bool, change: float, p_value: float, shown: float, works: bool
 ) -> None:
     """Twice the median is the strongest control, by the margin exceeded from three times on."""
-    lead = Lead(Candidate("x", Slot.PREFIX), "unexplained-effect", Component.UNET, 5.0, 0.5, strong=strong)
+    line = 4.0 if strong else 6.0
+    lead = Lead(Candidate("x", Slot.PREFIX), "unexplained-effect", Component.UNET, 5.0, 0.5, line=line)
     flat = torch.ones(2, 2) / 4
     score = PictureScore(change, 2.0, p_value, shown, 0.1, 1.0, 1.0, flat, flat[None])
     assert _concluded(lead, score).works is works
