@@ -34,6 +34,8 @@ CORNER = (SIDE - 16, SIDE - 16, SIDE, SIDE)
 NEAR, EDGE = 0.3, 0.15
 # The hue's direction (cosine: within 60 degrees) and how much of the patch's saturation must be left.
 HUE, VIVID = 0.5, 0.5
+# Highest minus lowest channel of a patch's colour: guidance overdraws paler ones (a violet of 140 comes out blue).
+STRONG = 150
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def striking_colours(where: World) -> list[tuple[int, int, int]]:
     def distance(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
         return float(np.abs(np.subtract(a, b)).mean())
 
-    strong = [c for c in where.colours.values() if max(c) - min(c) > 120]
+    strong = [c for c in where.colours.values() if max(c) - min(c) > STRONG]
     return [c for c in strong if all(distance(c, b) > 50 for b in where.backgrounds.values())]
 
 
