@@ -206,9 +206,9 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
 
 
 def near_miss(confirmations: Sequence[Confirmation]) -> NearMiss | None:
-    """The candidate that was sampled and came nearest to being reported, by what it lacks most."""
+    """The candidate that was sampled and came nearest to being reported, by what it lacks most; if any came near."""
     missed = [(_short_of(c), c) for c in confirmations if not c.works]
-    missed = [(lack, item) for lack, item in missed if lack.nearness < 1]
+    missed = [(lack, item) for lack, item in missed if 0 < lack.nearness < 1]
     if not missed:
         return None
     lack, item = max(missed, key=lambda m: m[0].nearness)

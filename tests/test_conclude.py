@@ -96,7 +96,7 @@ def test_the_nearest_miss_is_told_by_what_it_lacks_most() -> None:
     near = near_miss([quiet])
     assert near is not None
     assert (near.detector, near.value, near.line) == ("effect on the noise", 1.0, 4.0)
-    assert near_miss([confirmed("d", CHANGE)]) is None
+    assert near_miss([confirmed("d", CHANGE), _missed("e", shown=-0.1)]) is None
 
 
 def test_a_collapse_that_is_none_is_told_by_what_is_left_of_the_prompts() -> None:
