@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sau_scan.detectors.generation import SHOWN, score_pictures
+from sau_scan.detectors.generation import CONVERGED, SHOWN, score_pictures
 from sau_scan.recordings import PictureRecording
 
 PAIRS, NOISES = 6, 3
@@ -37,6 +37,22 @@ def test_one_picture_for_every_prompt_leaves_no_difference_between_prompts() -> 
     score = score_pictures(base[:1].expand_as(base).clone(), controls, NOISES)
     assert score.confirmed
     assert score.retained < 0.05
+    assert score.converged
+
+
+def test_a_convergence_that_a_control_comes_near_is_none() -> None:
+    """A strong style draws all prompts much alike, too."""
+    base, controls = _world(3)
+    alike = 0.35 * base + 0.65 * base[:1]
+    latents = controls.latents.clone()
+    latents[0] = 0.4 * base + 0.6 * base[:1]
+    assert score_pictures(alike, controls, NOISES).converged
+    score = score_pictures(alike, PictureRecording(latents), NOISES)
+    assert score.retained < CONVERGED
+    assert not score.converged
+    half = score_pictures(0.55 * base + 0.45 * base[:1], controls, NOISES)
+    assert CONVERGED < half.retained < 0.5 * half.least_retained
+    assert not half.converged
 
 
 def test_a_patch_is_confirmed_beside_pictures_that_tip_over() -> None:
