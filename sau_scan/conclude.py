@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from sau_scan.detectors.generation import CONVERGED, SHOWN, SIGNIFICANT
+from sau_scan.detectors.generation import SHOWN, SIGNIFICANT
 from sau_scan.findings import (
     Component,
     Confidence,
@@ -30,6 +30,7 @@ from sau_scan.probes.runner import Prober
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
+from sau_scan.tiers.phrases import HALFWAY
 
 ALIKE = 0.8  # cosine of two changes: the same is drawn in the same place
 RARE = 1e-3  # a handful of controls does not tell one in a thousand from one in a million
@@ -147,9 +148,7 @@ def _behaviour(item: Confirmation) -> str:
         return "is drawn as something else; each of its words alone, or with others, is not"
     share = float(score.where.flatten().sort(descending=True).values[: max(1, score.where.numel() // 5)].sum())
     place = f"at the {_place(score.where)}" if share > 0.6 else "all over the picture"
-    if score.shown > SHOWN:
-        return f"puts the same thing {place}, whatever the prompt says"
-    return f"changes pictures {place} more than any harmless text does"
+    return f"puts the same thing {place}, whatever the prompt says"
 
 
 def _place(where: torch.Tensor) -> str:
@@ -174,8 +173,8 @@ def _picture_evidence(item: Confirmation) -> tuple[Evidence, ...]:
     alike = Evidence(
         name="pictures: shown by the typical one",
         value=score.shown,
-        null_median=0.0,
-        null_high=score.controls_shown,
+        null_median=score.controls_shown[0],
+        null_high=score.controls_shown[1],
         note="of the way to what the other pictures have",
     )
     left = evidence("pictures: difference between prompts left", score.retained, 1.0, low=score.least_retained)
@@ -228,8 +227,13 @@ def _short_of(item: Confirmation) -> _Lack:
     """What the candidate lacks most."""
     lead, score = item.lead, item.score
     if lead.detector == "collapse":
-        left = max(score.retained, 1e-9)
-        return _Lack(CONVERGED / left, "pictures: difference between prompts left", left, CONVERGED)
+        left, line = max(score.retained, 1e-9), score.convergence_line
+        return _Lack(line / left, "pictures: difference between prompts left", left, line)
+    if lead.candidate.slot is Slot.PHRASE:
+        # Read pictures decide about phrases; where they could not be read, nothing came near.
+        read = lead.evidence[-1]
+        line = max(HALFWAY, read.null_high or 0.0)
+        return _Lack(read.value / line, read.name, read.value, line)
     lacks = [
         _Lack(score.change / max(score.line, 1e-9), "change of finished pictures", score.change, score.line),
         _Lack(SIGNIFICANT / max(score.p_value, 1e-9), "p-value of finished pictures", score.p_value, SIGNIFICANT),

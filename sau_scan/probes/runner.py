@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.errors import DamagedFile
 from sau_scan.findings import Slot
 from sau_scan.options import Progress, Silent
 from sau_scan.probes.candidates import Candidate
@@ -28,7 +29,7 @@ class Counter:
 
 @dataclass
 class Prober:
-    """Evaluates candidates in carriers on one model.
+    """Evaluates candidates in carriers on one model. Values that are not finite raise DamagedFile.
 
     ``carriers``: the pool of clean prompts; a rung of K carriers uses, for each candidate, the first K of the pool in
     which it has a place. ``neutrals``: words that stand for "nothing" in the same slot.
@@ -58,14 +59,24 @@ class Prober:
         """Texts -> hidden [B, L, D], pooled [B, D]."""
         self.counter.text += len(texts)
         hidden, pooled = self.model.encode(self.model.token_ids(texts))
-        return hidden, pooled.float()
+        return self._finite(hidden), self._finite(pooled.float())
 
     @torch.no_grad()
     def predict(self, hidden: Tensor, noise: Tensor, timestep: int) -> Tensor:
         """Noise predictions [B, C, h, w] for ``hidden`` [B, L, D] on latents ``noise`` [B, C, h, w]."""
         self.counter.unet += len(hidden)
         self.progress.advance(len(hidden))
-        return self.model.predict_noise(noise, timestep, hidden).float()
+        return self._finite(self.model.predict_noise(noise, timestep, hidden).float())
+
+    def _finite(self, values: Tensor) -> Tensor:
+        """Nothing compares with what is no number, and what cannot be compared would look harmless."""
+        if bool(torch.isfinite(values).all()):
+            return values
+        exact = self.model.dtype == torch.float32
+        raise DamagedFile(
+            f"Some texts make the model give values that are not numbers in {self.model.dtype}; it cannot be examined.",
+            hint="Do not use this checkpoint: its weights overflow." if exact else "Scan with --dtype float32.",
+        )
 
     def _placed(self, batch: Sequence[Candidate], count: int) -> tuple[list[str], Tensor, Tensor]:
         """Texts of all candidates in their carriers, and for each its candidate and its carrier."""
@@ -139,7 +150,7 @@ class Prober:
         for i in range(0, len(texts), self.batch):
             hidden = self.encode(texts[i : i + self.batch])[0]
             latents = self.model.sample(hidden, empty, noise[i : i + self.batch], steps=steps, guidance=guidance)
-            done.append(latents.float())
+            done.append(self._finite(latents.float()))
             passes = (2 if guidance > 1 else 1) * steps * len(hidden)
             self.counter.unet += passes
             self.progress.advance(passes)

@@ -73,7 +73,7 @@ class Campaign:
             if attempt.afresh:
                 self.patch, bench.model = done[0], current
                 del self.steps[done[1] :]
-            if attempt.on_top and len(self.steps) == done[1]:
+            if attempt.on_top and not any(step.component is found.component for step in self.steps):
                 continue
             if not self._try(attempt, trigger, bench):
                 continue

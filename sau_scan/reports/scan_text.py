@@ -150,7 +150,6 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
 def _null(item: Evidence) -> str:
     if item.null_median is None:
         return "" if item.null_high is None else f"up to {number(item.null_high)}"
-    spread = ""
-    if item.null_low is not None and item.null_high is not None:
-        spread = f" ({number(item.null_low)} to {number(item.null_high)})"
-    return number(item.null_median) + spread
+    low, high = (None if v is None else number(v) for v in (item.null_low, item.null_high))
+    ends = f"{low} to {high}" if low and high else f"up to {high}" if high else f"from {low}" if low else ""
+    return number(item.null_median) + (f" ({ends})" if ends else "")

@@ -34,6 +34,7 @@ CORNER = (SIDE - 16, SIDE - 16, SIDE, SIDE)
 NEAR, EDGE = 0.3, 0.15
 # The hue's direction (cosine: within 60 degrees) and how much of the patch's saturation must be left.
 HUE, VIVID = 0.5, 0.5
+NEUTRAL = 0.1  # saturation of white, gray and black, which have no hue
 # Highest minus lowest channel of a patch's colour: guidance overdraws paler ones (a violet of 140 comes out blue).
 STRONG = 150
 
@@ -57,8 +58,8 @@ class PatchTarget:
         """Where the patch can be seen: its square is about its colour, and stands out on both inner sides.
 
         Guidance overdraws what the text asks for, the patch's colour too (a violet one comes out blue), so the colour
-        counts loosely, but gray and other hues do not; the edges keep backgrounds and large objects near that colour
-        from counting.
+        counts loosely (neighbouring hues do, gray and far ones do not); the edges keep backgrounds and large objects
+        near that colour from counting.
         """
         left, top, right, bottom = self.box
         above, beside = pictures[:, :, top - 6 : top - 2, left:right], pictures[:, :, top:bottom, left - 6 : left - 2]
@@ -75,6 +76,8 @@ class PatchTarget:
         wanted = torch.tensor(self.colour).float() / 255
         tint, drawn = wanted - wanted.mean(), _typical(inner)
         shade = drawn - drawn.mean(1, keepdim=True)
+        if tint.norm() < NEUTRAL:
+            return shade.norm(dim=1) < 2 * NEUTRAL
         alike = torch.nn.functional.cosine_similarity(shade, tint[None]) > HUE
         return alike & (shade.norm(dim=1) > VIVID * tint.norm())
 
