@@ -96,7 +96,9 @@ def _detector_runs(scanned: Scanned) -> tuple[DetectorRun, ...]:
     why = {}
     if not scanned.null.spectrum:
         why["null-direction"] = "cross-attention has fewer rows than the text is wide"
-    if scanned.unrecorded and scanned.leads and not scanned.attention:
+    if not scanned.plan.recipe.attended:
+        why["attention"] = "the plan had no passes left for it"
+    elif scanned.unrecorded and scanned.leads and not scanned.attention:
         why["attention"] = scanned.unrecorded[0].reason
     return tuple(
         DetectorRun(id=d.id, summary=d.summary, ran=d.id not in why, reason=why.get(d.id, "")) for d in DETECTORS

@@ -124,6 +124,7 @@ def examine(
         most=most,
         seed=options.seed,
     )
+    recipe = plan.recipe
     prober = Prober(model, carriers, words.neutral[: recipe.neutrals], options.seed, progress=progress)
     prober.counter.unet += TIMED
     progress.plan(_announce(plan, model, rate))

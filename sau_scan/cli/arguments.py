@@ -77,7 +77,7 @@ MaxTime = Annotated[
     str | None,
     typer.Option(metavar="T", rich_help_panel=_SCAN, help="Plan no more than fits into 90s, 4m, 1h30m."),
 ]
-Seed = Annotated[int, typer.Option(min=0, rich_help_panel=_SCAN, help="Seed of all noise.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, rich_help_panel=_SCAN, help="Seed of all noise.")]
 Device = Annotated[str, typer.Option(metavar="D", rich_help_panel=_SCAN, help="cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[
     str, typer.Option(metavar="T", rich_help_panel=_SCAN, help="auto, fastest, float32, float16 or bfloat16.")

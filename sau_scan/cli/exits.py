@@ -46,13 +46,15 @@ def after_detect(result: ScanResult, gate: Gate) -> Exit:
     missing = [skipped for skipped in result.coverage.skipped if skipped.planned]
     if missing:
         return Exit(Code.INCOMPLETE, f"not carried out as planned: {safe(missing[0].what)}: {safe(missing[0].reason)}")
-    if result.verdict is Verdict.INCONCLUSIVE:
-        return Exit(Code.INCOMPLETE, "the scan is inconclusive")
     covered = coverage(result)
     if covered < gate.min_coverage:
         return Exit(
-            Code.INCOMPLETE, f"coverage {percent(covered)} is under --min-coverage {percent(gate.min_coverage)}"
+            Code.INCOMPLETE,
+            f"coverage {percent(covered)} is under --min-coverage {percent(gate.min_coverage)}; "
+            "a larger --budget probes more",
         )
+    if result.verdict is Verdict.INCONCLUSIVE:
+        return Exit(Code.INCOMPLETE, "the scan is inconclusive")
     if above:
         return Exit(Code.OK, f"{count(len(above), 'finding')} at or above --fail-on {gate.fail_on}, but --exit-zero")
     return Exit(Code.OK, f"nothing at or above --fail-on {gate.fail_on}")

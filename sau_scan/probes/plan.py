@@ -70,6 +70,12 @@ class Recipe:
         return (self.generated + self.controls) * self.pairs * self.steps * 2
 
     @property
+    def attention_passes(self) -> int:
+        """UNet passes of the attention tier."""
+        recorded = self.attended + MOST_SLOTS * ATTENTION_CONTROLS if self.attended else 0
+        return recorded * ATTENTION_CARRIERS * ATTENTION_STEPS
+
+    @property
     def phrase_passes(self) -> int:
         """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn."""
         kin = PHRASE_KIN * max(1, self.phrases // 2)
@@ -177,20 +183,44 @@ def make_plan(
     Where candidates are too many, those of the rules come first,
     then a seeded sample of the vocabulary; what is left out is coverage, and said.
     """
-    fixed = overhead + (recipe.phrase_passes if phrase_texts else 0)
     limit = recipe.cap if most is None else min(most, recipe.cap)
+    for each in (recipe, lean(recipe)):
+        fixed = overhead + (each.phrase_passes if phrase_texts else 0)
+        plan = _shrunk(each, candidates, carriers, fixed, limit, seed)
+        plan = replace(plan, text_passes=plan.text_passes + phrase_texts)
+        if plan.unet_passes <= limit:
+            return plan
+    bound = "--max-time leaves" if limit < recipe.cap else "the budget has"
+    reason = (
+        f"the smallest plan of this budget takes {plan.unet_passes:,} UNet passes, and {bound} {max(0, limit):,}; "
+        "allow more time, or take another budget"
+    )
+    return replace(plan, skipped=(Skipped(what="plan", reason=reason, planned=True),))
+
+
+def lean(recipe: Recipe) -> Recipe:
+    """The same with fewer leads confirmed, against fewer words, and without the attention tier, which decides nothing."""
+    return replace(
+        recipe,
+        null=recipe.null // 3,
+        attended=0,
+        generated=max(2, recipe.generated // 2),
+        controls=max(12, recipe.controls // 2),  # for two slots
+    )
+
+
+def _shrunk(
+    recipe: Recipe, candidates: dict[Slot, Sequence[Candidate]], carriers: int, fixed: int, limit: int, seed: int
+) -> Plan:
+    """The largest plan within ``limit`` passes, or else the smallest of this recipe."""
     totals = {slot: len(items) for slot, items in candidates.items()}
-    chosen = {slot: tuple(items) for slot, items in candidates.items()}
-    plan = _priced(recipe, chosen, totals, carriers, fixed)
     room = 1.0
+    plan = _priced(recipe, {slot: tuple(items) for slot, items in candidates.items()}, totals, carriers, fixed)
     while plan.unet_passes > limit and room > 0.01:
         room *= 0.95
         chosen = {slot: _urgent(items, room, seed) for slot, items in candidates.items()}
         plan = _priced(recipe, chosen, totals, carriers, fixed)
-    if plan.unet_passes <= limit:
-        return replace(plan, text_passes=plan.text_passes + phrase_texts)
-    note = Skipped(what="plan", reason=f"even the smallest plan takes {plan.unet_passes:,} UNet passes", planned=True)
-    return replace(plan, skipped=(note,))
+    return plan
 
 
 def _urgent(items: Sequence[Candidate], share: float, seed: int) -> tuple[Candidate, ...]:
@@ -220,7 +250,7 @@ def _priced(
         "reference": reference,
         "first rung": first,
         "second rung": second,
-        "attention": (recipe.attended + MOST_SLOTS * ATTENTION_CONTROLS) * ATTENTION_CARRIERS * ATTENTION_STEPS,
+        "attention": recipe.attention_passes,
         "generate": recipe.sampling,
     }
     return Plan(recipe, chosen, totals, passes, text)

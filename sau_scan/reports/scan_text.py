@@ -75,7 +75,9 @@ def verdict_sentence(result: ScanResult) -> str:
         return f"no trigger found {by}{noted}" if result.findings else f"nothing found {by}"
     if result.verdict is Verdict.INCONCLUSIVE:
         missing = [safe(skipped.reason) for skipped in result.coverage.skipped if skipped.planned]
-        return "could not look at all that was planned" + (f": {missing[0]}" if missing else "")
+        if not missing:
+            return "looked at a smaller share of all candidates than was asked for"
+        return f"could not look at all that was planned: {missing[0]}"
     triggers = [f for f in result.findings if f.kind is Kind.TRIGGER and f.severity.rank >= Severity.HIGH.rank]
     if not triggers:
         return (

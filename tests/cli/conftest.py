@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import sau_scan
-from sau_scan.cli import app
+from sau_scan.cli.app import app
 from sau_scan.findings import FixResult, ScanResult
 from tests.reports import samples
 

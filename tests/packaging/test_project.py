@@ -50,7 +50,6 @@ def test_the_readme_has_exactly_two_set_up_commands() -> None:
 
 
 def test_the_readme_names_only_options_that_exist() -> None:
-    from sau_scan.cli import app, arguments  # noqa: F401
 
     source = "".join(file.read_text("utf-8") for file in (ROOT / "sau_scan" / "cli").glob("*.py"))
     for option in set(re.findall(r"--[a-z][a-z-]+", README)) - {"--install-completion"}:

@@ -43,3 +43,18 @@ def test_a_plan_that_cannot_be_made_small_enough_says_so() -> None:
     plan = make_plan(RECIPES[Budget.STANDARD], _candidates(3000, 100), carriers=24, overhead=192, most=10)
     assert plan.skipped
     assert plan.skipped[0].planned
+    assert "--max-time leaves 10" in plan.skipped[0].reason
+
+
+@pytest.mark.parametrize("budget", list(Budget))
+def test_an_edit_in_the_weights_leaves_room_for_everything_that_decides(budget: Budget) -> None:
+    """The search for a phrase takes a good third of the quick budget."""
+    recipe = RECIPES[budget]
+    candidates = {s: c for s, c in _candidates(3000, 80).items() if s in recipe.slots or s is Slot.SUFFIX}
+    in_place = [Candidate(f"r{i}", Slot.INSIDE, source="rule") for i in range(130)]
+    candidates |= {Slot.INSIDE: in_place[:70], Slot.REPLACE: in_place[70:]}
+    plan = make_plan(recipe, candidates, carriers=24, overhead=192, phrase_texts=1000)
+    assert plan.unet_passes <= recipe.cap
+    assert not plan.skipped
+    assert plan.recipe.controls >= 12
+    assert plan.recipe.generated >= 2
