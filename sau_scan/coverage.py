@@ -86,6 +86,7 @@ def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
     found += [
         "phrases of three or more words",
         "triggers before or behind a prompt that shift its meaning in the text encoder instead of replacing it",
+        "effects on pictures that are faint, or rarer than two in three",
         "triggers that are a meaning or a syntax, not a text; effects without any trigger",
     ]
     return tuple(found)
