@@ -32,7 +32,6 @@ from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
 from sau_scan.tiers.phrases import HALFWAY
 
-ALIKE = 0.8  # cosine of two changes: the same is drawn in the same place
 RARE = 1e-3  # a handful of controls does not tell one in a thousand from one in a million
 SAME = 0.5  # of the difference between prompts is left
 TITLES = {
@@ -93,8 +92,7 @@ def _repeats(item: Confirmation, first: Confirmation) -> bool:
     if mine.slot is its.slot is Slot.PHRASE and set(mine.text.split()) & set(its.text.split()):
         # An edit acts on near misses of its phrase, too; if it is another, the re-scan of the repair finds it.
         return True
-    here, there = (c.score.common.flatten() for c in (item, first))
-    return float(torch.nn.functional.cosine_similarity(here, there, dim=0)) > ALIKE
+    return item.score.like(first.score)
 
 
 def _trigger_finding(

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sau_scan import __version__
 from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.findings import Cost, Coverage, DetectorRun, Skipped
+from sau_scan.findings import Cost, Coverage, DetectorRun, Skipped, escape
 from sau_scan.options import Budget, ScanOptions
 from sau_scan.probes.runner import Prober
 from sau_scan.registry import DETECTORS
@@ -79,6 +79,9 @@ def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
         found.append("pairs of words that rules name, where the weights give no lead to them")
         if len(scanned.vocabulary.plain_words) > MODIFIERS:
             found.append(f"phrases with a word beyond the first {MODIFIERS:,} of the vocabulary")
+    pieces = [f'"{escape(c.lead.candidate.text)}" ("{escape(c.means)}")' for c in scanned.confirmations if c.means]
+    if pieces:
+        found.append(f"pieces of words that do what the word does: {', '.join(pieces)}")
     if scanned.unsampled:
         found.append(f"finished pictures of {scanned.unsampled:,} further leads; a larger budget makes more")
     if options.budget is not Budget.DEEP:

@@ -147,7 +147,7 @@ def examine(
     pinned = with_letters(crowd(words.responsive, CARRIERS, options.seed), letters, words.neutral, recipe.pairs)
     detailed = replace(prober, carriers=pinned)
     progress.stage("generate", plan.passes["generate"])
-    confirmations = [*named, *generate_tier(detailed, recipe, leads, scored)]
+    confirmations = [*named, *generate_tier(detailed, recipe, leads, scored, vocabulary.plain_words)]
     progress.done(f"{sum(c.works for c in confirmations)} of {len(confirmations)} leads confirmed")
     found = tuple(confirmations)
     unsampled = _unsampled((*text_leads, *noise_leads), found)

@@ -20,6 +20,7 @@ CONVERGED = 0.2  # of the variance among prompts; a word that is merely strong l
 MARGIN = 1.5  # a confirmed change exceeds every control's by half
 SIGNIFICANT = 0.05  # next to the margin: harmless changes have heavier tails than any formula for them
 SHOWN = 0.25  # of the way to what the others have; simulated and recorded figures are in decision 0007
+ALIKE = 0.8  # cosine of two changes: the same is drawn in the same place
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class PictureScore:
     def confirmed(self) -> bool:
         """Beyond every control by a margin, improbable among them, and shown by the typical picture."""
         return self.change > self.line and self.p_value < SIGNIFICANT and self.shown > SHOWN
+
+    def like(self, other: PictureScore) -> bool:
+        """Whether both put the same into pictures."""
+        ours, theirs = self.common.flatten(), other.common.flatten()
+        return float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0)) > ALIKE
 
     @property
     def convergence_line(self) -> float:

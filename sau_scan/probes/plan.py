@@ -20,6 +20,7 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
 READINGS = 3 * len(TWO)  # passes that tell which of two words, or neither, a picture shows
 PHRASE_SCALE = 4  # words of content as which pictures of the kin are read, too
+WHOLES = 2  # words that are sampled because a confirmed lead is a piece of them
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 
@@ -67,7 +68,7 @@ class Recipe:
     @property
     def sampling(self) -> int:
         """UNet passes of the generate tier: one picture costs two passes a step."""
-        return (self.generated + self.controls) * self.pairs * self.steps * 2
+        return (self.generated + self.controls + WHOLES) * self.pairs * self.steps * 2
 
     @property
     def attention_passes(self) -> int:
@@ -199,10 +200,10 @@ def make_plan(
 
 
 def lean(recipe: Recipe) -> Recipe:
-    """The same with fewer leads confirmed, against fewer words, and without the attention tier, which decides nothing."""
+    """The same with fewer leads confirmed, against fewer words, and no attention tier, which decides nothing."""
     return replace(
         recipe,
-        null=recipe.null // 3,
+        null=recipe.null // 4,
         attended=0,
         generated=max(2, recipe.generated // 2),
         controls=max(12, recipe.controls // 2),  # for two slots

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
 import numpy as np
@@ -13,10 +13,11 @@ from sau_scan.detectors.calibration import Array
 from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Slot
 from sau_scan.probes.candidates import Candidate
-from sau_scan.probes.plan import Recipe
+from sau_scan.probes.plan import WHOLES, Recipe
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
 from sau_scan.tiers.leads import Lead, Scored
+from sau_scan.tiers.pieces import whole_of
 
 ALIKE = 0.4  # a control moves the text output as far as the candidate does, to within this (natural logarithm)
 FEWEST = 6
@@ -24,11 +25,13 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A lead after full sampling. ``works``: it is a finding."""
+    """A lead after full sampling. ``works``: it is a finding. ``means``: the word whose piece it is, and that does the
+    same; then it is none."""
 
     lead: Lead
     score: PictureScore
     works: bool
+    means: str | None = None
 
 
 def generate_tier(
@@ -36,18 +39,22 @@ def generate_tier(
     recipe: Recipe,
     leads: Sequence[Lead],
     scored: dict[Slot, Scored],
+    words: Sequence[str] = (),
 ) -> list[Confirmation]:
-    """Confirm at most ``recipe.generated`` leads (strongest first) against controls in the same places."""
+    """Confirm at most ``recipe.generated`` leads (strongest first) against controls in the same places.
+
+    ``words``: of which a lead may be a piece.
+    """
     chosen = [lead for lead in _one_per_text(leads) if prober.places(lead.candidate, 1)][: recipe.generated]
     # Every group has controls of its own, of which there are so many in the plan.
     groups = list(dict.fromkeys(map(_group, chosen)))[: max(1, recipe.controls // FEWEST)]
-    done = []
+    done: list[tuple[Confirmation, PictureRecording]] = []
     for slot, letter in groups:
         own = [lead for lead in chosen if _group(lead) == (slot, letter)]
         pool = _controls(prober, recipe, scored[slot], letter, {lead.candidate for lead in chosen})
         done += _confirm(prober, recipe, own, pool, max(FEWEST, recipe.controls // len(groups)))
     order = {lead.candidate: i for i, lead in enumerate(chosen)}
-    return sorted(done, key=lambda c: (not c.works, order[c.lead.candidate]))
+    return sorted(_without_pieces(prober, recipe, done, words), key=lambda c: (not c.works, order[c.lead.candidate]))
 
 
 def _group(lead: Lead) -> tuple[Slot, str | None]:
@@ -84,8 +91,8 @@ def _controls(
 
 def _confirm(
     prober: Prober, recipe: Recipe, leads: Sequence[Lead], controls: tuple[list[Candidate], Array], count: int
-) -> list[Confirmation]:
-    """Leads of one group share a pool of controls, those that move the text output most nearly as far as they do."""
+) -> list[tuple[Confirmation, PictureRecording]]:
+    """Leads of one group, each with its controls: those of a common pool that move the text output about as far."""
     items, shift = controls
     if len(items) < 2:
         return []
@@ -103,8 +110,25 @@ def _confirm(
         alike = int((apart[row, spread] <= ALIKE).sum())
         near = near[: max(FEWEST, alike)]
         pool = PictureRecording(drawn.latents[torch.from_numpy(near.copy())])
-        done.append(_concluded(lead, score_pictures(own.latents[row], pool, recipe.noises)))
+        done.append((_concluded(lead, score_pictures(own.latents[row], pool, recipe.noises)), pool))
     return done
+
+
+def _without_pieces(
+    prober: Prober, recipe: Recipe, done: Sequence[tuple[Confirmation, PictureRecording]], words: Sequence[str]
+) -> list[Confirmation]:
+    """A piece of a word that does what the word does is no finding; so many are looked at as there are passes for."""
+    found, left = [], WHOLES
+    for item, pool in done:
+        whole = whole_of(prober, item.lead.candidate, words) if item.works and left else None
+        if whole is not None:
+            left -= 1
+            how = (recipe.pairs, recipe.noises)
+            drawn = prober.generate([whole], *how, steps=recipe.steps, guidance=recipe.guidance).latents[0]
+            if item.score.like(score_pictures(drawn, pool, recipe.noises)):
+                item = replace(item, works=False, means=whole.text)
+        found.append(item)
+    return found
 
 
 def _concluded(lead: Lead, score: PictureScore) -> Confirmation:
