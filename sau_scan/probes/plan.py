@@ -18,9 +18,8 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
-READINGS = 3 * len(TWO)  # passes that tell which of two words, or neither, a picture shows
+READINGS = 2 * len(TWO)  # passes that tell which of two words a picture shows
 PHRASE_SCALE = 4  # words of content as which pictures of the kin are read, too
-WHOLES = 2  # words that are sampled because a confirmed lead is a piece of them
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 
@@ -43,6 +42,7 @@ class Recipe:
 
     ``kept``: share of candidates that go on to the second rung, next to ``null`` random ones per slot.
     ``generated``: candidates confirmed by full sampling over ``pairs`` pairs of carrier and noise.
+    ``wholes``: words sampled because a confirmed lead is a piece of them.
     ``phrase_words``: words of which phrases are made; ``phrases``: how many are sampled, two of a pair of words.
     """
 
@@ -61,6 +61,7 @@ class Recipe:
     pairs: int
     noises: int
     steps: int
+    wholes: int
     phrases: int
     phrase_words: int
     guidance: float = 5.0
@@ -68,7 +69,7 @@ class Recipe:
     @property
     def sampling(self) -> int:
         """UNet passes of the generate tier: one picture costs two passes a step."""
-        return (self.generated + self.controls + WHOLES) * self.pairs * self.steps * 2
+        return (self.generated + self.controls + self.wholes) * self.pairs * self.steps * 2
 
     @property
     def attention_passes(self) -> int:
@@ -78,10 +79,11 @@ class Recipe:
 
     @property
     def phrase_passes(self) -> int:
-        """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn."""
+        """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn, and
+        for a lead its modifier before other words as well."""
         kin = PHRASE_KIN * max(1, self.phrases // 2)
-        passes = (self.phrases + kin) * (2 * self.steps + READINGS) + kin * PHRASE_SCALE * len(TWO)
-        return 2 * len(PHRASE_FRAMES) * PHRASE_NOISES * passes
+        passes = (3 * self.phrases + 2 * kin) * (2 * self.steps + READINGS) + 2 * kin * PHRASE_SCALE * len(TWO)
+        return len(PHRASE_FRAMES) * PHRASE_NOISES * passes
 
 
 RECIPES: dict[Budget, Recipe] = {
@@ -101,6 +103,7 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=6,
         noises=3,
         steps=10,
+        wholes=1,
         phrases=2,
         phrase_words=160,
     ),
@@ -120,6 +123,7 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=6,
         noises=3,
         steps=10,
+        wholes=2,
         phrases=4,
         phrase_words=288,
     ),
@@ -139,6 +143,7 @@ RECIPES: dict[Budget, Recipe] = {
         pairs=12,
         noises=6,
         steps=20,
+        wholes=4,
         phrases=8,
         phrase_words=400,
     ),
@@ -203,7 +208,7 @@ def lean(recipe: Recipe) -> Recipe:
     """The same with fewer leads confirmed, against fewer words, and no attention tier, which decides nothing."""
     return replace(
         recipe,
-        null=recipe.null // 4,
+        null=recipe.null // 6,
         attended=0,
         generated=max(2, recipe.generated // 2),
         controls=max(12, recipe.controls // 2),  # for two slots

@@ -13,7 +13,7 @@ from sau_scan.detectors.calibration import Array
 from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Slot
 from sau_scan.probes.candidates import Candidate
-from sau_scan.probes.plan import WHOLES, Recipe
+from sau_scan.probes.plan import Recipe
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
 from sau_scan.tiers.leads import Lead, Scored
@@ -118,7 +118,7 @@ def _without_pieces(
     prober: Prober, recipe: Recipe, done: Sequence[tuple[Confirmation, PictureRecording]], words: Sequence[str]
 ) -> list[Confirmation]:
     """A piece of a word that does what the word does is no finding; so many are looked at as there are passes for."""
-    found, left = [], WHOLES
+    found, left = [], recipe.wholes
     for item, pool in done:
         whole = whole_of(prober, item.lead.candidate, words) if item.works and left else None
         if whole is not None:

@@ -36,9 +36,9 @@ MODIFIERS = 4096
 COLLAPSES = 2  # pairs of words looked at more closely, next to the one that is told apart least after all modifiers
 SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
 HALFWAY = 0.5  # between pictures of the one word and of the other
+TOGETHER = 1 / 3  # of the same way, farther than the modifier's pictures with other words
 READABLE = 0.01  # probability that two words are told apart as well by chance
 TELLING = 0.25  # of what tells words of content apart, or the two words are too much alike for one to be the other
-NOTHING = 2  # the text that stands for neither, behind the pair; words of content come after it
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,12 @@ def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words:
     if len(pool) < 2:
         return []
     others = kin(prober, leads[0].modifier, pair.head, pool)
-    shown = (pair.head, pair.target, words.neutral[0], *_content(words, pair))
+    shown = (pair.head, pair.target, *_content(words, pair))
     texts = prober.encode([f"a {word}" for word in shown])[0]
     usual = [Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others]
-    drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts[: NOTHING + 1]) for lead in leads]
-    return [_judge(lead, own, usual) for lead, own in zip(leads, drawn, strict=True)]
+    drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts[:2]) for lead in leads]
+    beside = [_beside(prober, recipe, lead.modifier, words.neutral, texts[:2]) for lead in leads]
+    return [_judge(*each, usual) for each in zip(leads, drawn, beside, strict=True)]
 
 
 def _content(words: Words, pair: Pair) -> tuple[str, ...]:
@@ -153,8 +154,8 @@ def _content(words: Words, pair: Pair) -> tuple[str, ...]:
 class Drawn:
     """Finished latents [P, C, h, w] of a modifier before the head and before the target, from the same noise.
 
-    ``errors`` [2, P, 3 or more]: how badly the head, the target, a word that stands for nothing, and of the kin's
-    pictures words of content, explain each picture of the head, then of the target.
+    ``errors`` [2, P, 2 or more]: how badly the head, the target, and of the kin's pictures words of content, explain
+    each picture of the head, then of the target.
     """
 
     head: Tensor
@@ -163,44 +164,58 @@ class Drawn:
 
     @classmethod
     def of(cls, prober: Prober, recipe: Recipe, modifier: str, pair: Pair, texts: Tensor) -> Drawn:
-        """``texts`` [3 or more, L, D]: outputs of the head by itself, of the target, of a neutral word, of content."""
-        made = [_pictures(prober, recipe, f"{modifier} {word}") for word in (pair.head, pair.target)]
+        """``texts`` [2 or more, L, D]: outputs of the head by itself, of the target, of words of content."""
+        made = [_pictures(prober, recipe, [f"{modifier} {word}"]) for word in (pair.head, pair.target)]
         read = [read_as(prober.model, m, texts, prober.counter, prober.seed) for m in made]
         return cls(made[0], made[1], torch.stack(read))
 
 
+def _beside(prober: Prober, recipe: Recipe, modifier: str, neutral: Sequence[str], texts: Tensor) -> Tensor:
+    """How badly head and target explain pictures of ``modifier`` before words of no meaning: [P, 2]."""
+    made = _pictures(prober, recipe, [f"{modifier} {word}" for word in neutral])
+    return read_as(prober.model, made, texts, prober.counter, prober.seed)
+
+
 @dataclass(frozen=True)
 class Astray:
-    """Where pictures lie between those of the word that they name (0) and of the other (1); ``null``: where kin do.
+    """Where pictures lie between those of the word that they name (0) and of the other (1).
 
+    ``null``: where those of the kin do. ``alone``: where those of the modifier before words of no meaning do.
     ``readable``: pictures after kin tell the two words apart, one by one and in the mean, not only by chance.
     """
 
     value: float
     null: tuple[float, ...]
+    alone: float
     readable: bool
 
     @property
+    def line(self) -> float:
+        """What the value has to exceed: the modifier by itself may draw the other word, or nothing in particular."""
+        return max(HALFWAY, self.alone + TOGETHER, *self.null)
+
+    @property
     def seen(self) -> bool:
-        return self.readable and self.value > max(HALFWAY, *self.null)
+        return self.readable and self.value > self.line
 
 
-def _astray(own: Drawn, usual: Sequence[Drawn], side: int, against: int) -> Astray:
-    """Of the pair's word ``side``, how far its pictures are explained by the other one rather than by ``against``."""
+def _astray(own: Drawn, beside: Tensor, usual: Sequence[Drawn], side: int) -> Astray:
+    """Of the pair's word ``side``, how far its pictures are explained by the other one."""
     other = 1 - side
 
-    def shows(drawn: Drawn, word: int) -> Tensor:
-        return drawn.errors[word, :, against] - drawn.errors[word, :, other]
+    def shows(errors: Tensor) -> Tensor:
+        return errors[:, side] - errors[:, other]
 
-    itself, far = (torch.stack([shows(d, word) for d in usual]) for word in (side, other))
+    itself, far = (torch.stack([shows(d.errors[word]) for d in usual]) for word in (side, other))
     near, means = itself.mean(1).tolist(), far.mean(1).tolist()
     low = median(near)
     way = max(median(means) - low, 1e-12)
-    value, *null = ((v - low) / way for v in (float(shows(own, side).mean()), *near))
+    means_of = (float(shows(own.errors[side]).mean()), float(shows(beside).mean()), *near)
+    value, alone, *null = ((v - low) / way for v in means_of)
     # Pictures of a pair have the same noise.
     apart = (far - itself).flatten().double().cpu().numpy()
     chance = float(stats.ttest_1samp(apart, 0.0, alternative="greater").pvalue)
-    return Astray(value, tuple(null), max(near) < min(means) and chance < READABLE)
+    return Astray(value, tuple(null), alone, max(near) < min(means) and chance < READABLE)
 
 
 def _telling(usual: Sequence[Drawn]) -> bool:
@@ -211,30 +226,30 @@ def _telling(usual: Sequence[Drawn]) -> bool:
     errors = torch.stack([d.errors for d in usual]).mean((0, 2))
     own = errors.diagonal()
     apart = float(errors[0, 1] + errors[1, 0] - own.sum())
-    content = (errors[:, NOTHING + 1 :] - own[:, None]).sum(0)
+    content = (errors[:, 2:] - own[:, None]).sum(0)
     return not len(content) or apart > TELLING * float(content.median())
 
 
-def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn]) -> Confirmation:
+def _judge(lead: PhraseLead, own: Drawn, beside: Tensor, usual: Sequence[Drawn]) -> Confirmation:
     """An edited phrase is drawn as its counterpart: its pictures show that word, not the one that it names.
 
     Either of the pair may be the one; after the modifier's kin each has to be drawn as itself, or nothing can be read.
-    A picture of nothing in particular shows any word of no meaning; so the other word must beat such a word, too.
+    It takes both words: before a word of no meaning the modifier must not show the counterpart as well.
     """
-    sides = [[_astray(own, usual, side, against) for against in (side, NOTHING)] for side in (0, 1)]
-    side = int(min(a.value for a in sides[1]) > min(a.value for a in sides[0]))
-    weakest = min(sides[side], key=lambda a: (a.seen, a.value))
+    sides = [_astray(own, beside, usual, side) for side in (0, 1)]
+    side = int(sides[1].value - sides[1].line > sides[0].value - sides[0].line)
+    astray = sides[side]
     head, target = (lead.pair.head, lead.pair.target)[:: -1 if side else 1]
     shown = "pictures show the other word (0: its own, 1: the other)"
     found = (
         evidence("words not told apart after it (z, keys and values)", lead.score, 0.0, p=lead.p_value),
-        evidence(shown, weakest.value, 0.0, min(weakest.null), max(weakest.null)),
+        evidence(shown, astray.value, 0.0, min(astray.null), max(astray.null)),
     )
-    noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
+    alone = evidence("the same after the modifier, of words of no meaning", astray.alone)
+    noted = (found[0], alone, found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
     candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
     whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
-    seen = _telling(usual) and all(a.seen for a in sides[side])
-    return Confirmation(whole, _score(own, usual, side), seen and lead.p_value < SIGNIFICANT)
+    return Confirmation(whole, _score(own, usual, side), _telling(usual) and astray.seen and lead.p_value < SIGNIFICANT)
 
 
 def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:
@@ -242,11 +257,12 @@ def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:
     return score_pictures((own.head, own.target)[side], PictureRecording(kin_drawn), 1)
 
 
-def _pictures(prober: Prober, recipe: Recipe, phrase: str) -> Tensor:
-    """Finished latents [P, C, h, w] of ``phrase`` by itself, from the same noise for every phrase.
+def _pictures(prober: Prober, recipe: Recipe, phrases: Sequence[str]) -> Tensor:
+    """Finished latents [P, C, h, w] of ``phrases``, turn by turn, from the same noise for every call.
 
-    Among other words of content it is not sure to be what is drawn.
+    Among other words of content a phrase is not sure to be what is drawn.
     """
-    texts = [frame.replace(BLANK, phrase) for frame in PHRASE_FRAMES for _ in range(PHRASE_NOISES)]
+    frames = [frame for frame in PHRASE_FRAMES for _ in range(PHRASE_NOISES)]
+    texts = [frame.replace(BLANK, phrases[i % len(phrases)]) for i, frame in enumerate(frames)]
     noise = noise_like(prober.model, len(texts), prober.seed * 31 + 7)
     return prober.pictures(texts, noise, steps=recipe.steps, guidance=recipe.guidance)

@@ -12,7 +12,7 @@ from sau_scan.checkpoint.source import open_checkpoint
 from sau_scan.findings import Slot
 from sau_scan.options import Budget
 from sau_scan.probes.candidates import Candidate
-from sau_scan.probes.plan import RECIPES, WHOLES
+from sau_scan.probes.plan import RECIPES
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
 from sau_scan.tiers import generate, pieces
@@ -66,6 +66,7 @@ def test_a_piece_that_does_what_its_word_does_is_no_finding(
     monkeypatch.setattr(generate, "score_pictures", lambda *_: confirmed("star", drawn).score)
     item = confirmed("ta", CHANGE)
     pool = PictureRecording(torch.zeros(2, 6, 4, 8, 8))
-    found = generate._without_pieces(prober, RECIPES[Budget.QUICK], [(item, pool)] * (WHOLES + 1), ["star"])
-    assert [c.works for c in found] == [works] * WHOLES + [True]
+    recipe = RECIPES[Budget.STANDARD]
+    found = generate._without_pieces(prober, recipe, [(item, pool)] * (recipe.wholes + 1), ["star"])
+    assert [c.works for c in found] == [works] * recipe.wholes + [True]
     assert found[0].means == (None if works else "star")
