@@ -6,8 +6,7 @@ from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.source import open_checkpoint
 from sau_scan.demo import checkpoint_path
 from sau_scan.probes.carriers import crowd, noise_like, sort_words
-from sau_scan.probes.plan import READINGS
-from sau_scan.probes.reading import OTHERS, read_as, shows_its_prompt
+from sau_scan.probes.reading import OTHERS, TWO, read_as, shows_its_prompt
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.examples import encode
 from sau_scan.repairs.pictures import STEPS, Clean, draw
@@ -43,7 +42,7 @@ def test_of_a_few_words_the_one_that_a_picture_shows_explains_it_best() -> None:
     texts = encode(model, [f"a {word}" for word in (*words.responsive[:2], words.neutral[0])], counter)
     noise, before = noise_like(model, 6, 5), counter.unet
     read = [read_as(model, draw(model, t.expand(6, -1, -1), noise, counter), texts, counter, 0) for t in texts[:2]]
-    assert counter.unet - before == 2 * 6 * (2 * STEPS + READINGS)
+    assert counter.unet - before == 2 * 6 * (2 * STEPS + 3 * len(TWO))
     assert read[0].shape == (6, 3)
     for own, errors in enumerate(read):
         assert errors.mean(0).argmin() == own
