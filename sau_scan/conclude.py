@@ -30,7 +30,7 @@ from sau_scan.probes.runner import Prober
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
-from sau_scan.tiers.phrases import HALFWAY, TOGETHER
+from sau_scan.tiers.phrases import HALFWAY
 
 RARE = 1e-3  # a handful of controls does not tell one in a thousand from one in a million
 SAME = 0.5  # of the difference between prompts is left
@@ -230,7 +230,7 @@ def _short_of(item: Confirmation) -> _Lack:
     if lead.candidate.slot is Slot.PHRASE:
         # Read pictures decide about phrases; where they could not be read, nothing came near.
         read = lead.evidence[-1]
-        line = max(HALFWAY, lead.evidence[-2].value + TOGETHER, read.null_high or 0.0)
+        line = max(HALFWAY, read.null_high or 0.0)
         return _Lack(read.value / line, read.name, read.value, line)
     lacks = [
         _Lack(score.change / max(score.line, 1e-9), "change of finished pictures", score.change, score.line),

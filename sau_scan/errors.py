@@ -7,6 +7,7 @@ SauScanError
 │   ├── NotACheckpoint      missing, empty, or not a diffusers folder
 │   ├── UnsafeFile          a file that will not be opened (pickle, link out of the folder, foreign class)
 │   └── DamagedFile         truncated, wrong shapes, wrong tokenizer
+├── TooLittleTime           exit 3: no plan fits into --max-time on this machine
 ├── WriteError              exit 3: disk full, unwritable output
 └── TriggerHasNoEffect      exit 2: the trigger given to ``fix`` does nothing measurable
 
@@ -48,6 +49,12 @@ class UnsafeFile(CheckpointError):
 
 class DamagedFile(CheckpointError):
     """A file that is cut short, or does not fit the rest of the checkpoint."""
+
+
+class TooLittleTime(SauScanError):
+    """Even the smallest plan of the budget takes longer than was allowed."""
+
+    exit_code = 3
 
 
 class WriteError(SauScanError):

@@ -4,6 +4,7 @@ score each against this model's own null, confirm what stands out, report findin
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
 from sau_scan.conclude import conclude, near_miss, verdict
 from sau_scan.coverage import coverage, nothing_covered
-from sau_scan.errors import CheckpointError, DamagedFile
+from sau_scan.errors import CheckpointError, DamagedFile, SauScanError, TooLittleTime
 from sau_scan.findings import (
     Finding,
     ModelInfo,
@@ -53,14 +54,15 @@ from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24
 TIMED = 32  # UNet passes that measure the machine
+EFFICIENCY = 0.7  # of a scan, whose batches are smaller at times and which does more than UNet passes
 
 
 def detect(path: Path | str, options: ScanOptions | None = None, progress: Progress | None = None) -> ScanResult:
     """Scan the diffusers checkpoint at ``path``.
 
-    Raises CheckpointError (nothing scannable) and UsageError (unusable rules, device or type). What is wrong with
-    single files is reported as findings; where one of them is why the model cannot be loaded, they are all that is
-    reported.
+    Raises CheckpointError (nothing scannable), TooLittleTime (no plan fits into ``max_time``) and UsageError (unusable
+    rules, device or type). What is wrong with single files is reported as findings; where one of them is why the model
+    cannot be loaded, they are all that is reported.
     """
     options, progress = options or ScanOptions(), progress or Silent()
     started = time.perf_counter()
@@ -74,13 +76,13 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, {len(files)} findings")
     try:
         model = load_model(checkpoint, device=options.device, dtype=options.dtype)
-    except CheckpointError as error:
+        scanned, prober = examine(model, rules, options, progress)
+    except (CheckpointError, TooLittleTime) as error:
         if not any(f.severity.rank >= Severity.HIGH.rank for f in files):
             raise
         # What was found outranks that the rest could not be looked at.
-        refused = Skipped(what="model", reason=f"not loaded: {error}", planned=True)
-        return _not_loaded(checkpoint, options, files, [*skipped, refused], time.perf_counter() - started)
-    scanned, prober = examine(model, rules, options, progress)
+        refused = Skipped(what="model", reason=f"not scanned: {error}", planned=True)
+        return _not_scanned(checkpoint, options, files, [*skipped, refused], time.perf_counter() - started)
     findings = [*files, *conclude(prober, scanned, options, str(checkpoint.root))]
     findings.sort(key=lambda f: -f.severity.rank)  # stable: those of a severity stay in order of p-value
     found = coverage(checkpoint, prober, scanned, options, skipped, time.perf_counter() - started)
@@ -104,7 +106,7 @@ def examine(
     null = find_null_directions(stacked_projections(model))
     progress.done(_weights_line(null))
     words = sort_words(model, options.seed, vocabulary)
-    rate = _passes_a_second(model, options.seed)
+    rate = EFFICIENCY * _passes_a_second(model, options.seed)
     letters = [c.replaces for c in rule_candidates(rules, recipe.depth, [Slot.REPLACE]) if c.replaces]
     clean = compose(words.responsive, rules, CARRIERS, options.seed)
     if not clean:
@@ -114,7 +116,7 @@ def examine(
         )
     carriers = with_letters(clean, letters, words.neutral, recipe.text_carriers)
     candidates = collect(model, vocabulary, rules, carriers, options)
-    most = None if options.max_time is None else int(0.7 * options.max_time * rate)
+    most = None if options.max_time is None else int(options.max_time * rate)
     plan = make_plan(
         recipe,
         candidates,
@@ -124,6 +126,8 @@ def examine(
         most=most,
         seed=options.seed,
     )
+    if most is not None and plan.unet_passes > most:
+        raise _too_little_time(plan, options, rate)
     recipe = plan.recipe
     prober = Prober(model, carriers, words.neutral[: recipe.neutrals], options.seed, progress=progress)
     prober.counter.unet += TIMED
@@ -202,13 +206,22 @@ def _announce(plan: Plan, model: DiffusionModel, rate: float) -> str:
     return f"{count:,} candidates · {plan.unet_passes:,} UNet passes · about {seconds:.0f} s on {kind}"
 
 
+def _too_little_time(plan: Plan, options: ScanOptions, rate: float) -> TooLittleTime:
+    least = math.ceil(plan.unet_passes / rate)
+    return TooLittleTime(
+        f"No {options.budget} scan fits into --max-time: the smallest takes {plan.unet_passes:,} UNet passes, about "
+        f"{least:,} s on this machine.",
+        hint="Allow more time, or take a smaller --budget.",
+    )
+
+
 def _weights_line(null: NullDirections) -> str:
     if len(null.basis):
         return f"{len(null.basis)} directions hidden from every cross-attention layer"
     return "no direction hidden from every cross-attention layer"
 
 
-def _not_loaded(
+def _not_scanned(
     checkpoint: Checkpoint, options: ScanOptions, files: list[Finding], skipped: list[Skipped], seconds: float
 ) -> ScanResult:
     return ScanResult(
@@ -220,7 +233,7 @@ def _not_loaded(
     )
 
 
-def unscannable(path: Path, options: ScanOptions, error: CheckpointError) -> ScanResult:
+def unscannable(path: Path, options: ScanOptions, error: SauScanError) -> ScanResult:
     """The result of a scan that ``error`` ended: nothing is known, and that is data, too."""
     reason = Skipped(what="model", reason=f"{error} {error.hint}", planned=True)
     return ScanResult(

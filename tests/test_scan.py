@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sau_scan.errors import UsageError
+from sau_scan.errors import TooLittleTime, UsageError
 from sau_scan.fix import fix
 from sau_scan.options import FixOptions, ScanOptions
 from sau_scan.scan import detect
@@ -30,3 +30,9 @@ def test_a_device_or_type_is_refused_before_the_checkpoint_is_opened(options: Sc
         detect(tmp_path / "missing", options)
     with pytest.raises(UsageError, match=r"nowhere|float3"):
         fix(tmp_path / "missing", FixOptions(out=tmp_path / "out", scan=options))
+
+
+def test_no_scan_is_begun_that_cannot_end_in_time(copy_of: Path) -> None:
+    with pytest.raises(TooLittleTime, match="UNet passes, about") as caught:
+        detect(copy_of, ScanOptions(max_time=0.01))
+    assert "Allow more time" in caught.value.hint

@@ -19,7 +19,7 @@ from sau_scan.cli import exits, outputs, parsing
 from sau_scan.cli.guard import guarded, guarded_early
 from sau_scan.cli.rules_command import rules_app
 from sau_scan.console import StderrProgress
-from sau_scan.errors import CheckpointError, ConfigError, UsageError
+from sau_scan.errors import CheckpointError, ConfigError, TooLittleTime, UsageError
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.reports import read_result
@@ -218,13 +218,13 @@ def demo(
 def _detect(
     model: Path, options: ScanOptions, progress: StderrProgress, refused: Callable[[ScanResult], None] | None
 ) -> ScanResult:
-    """``refused`` gets the report of a model that cannot be scanned; then the CheckpointError goes on."""
+    """``refused`` gets the report of a model that cannot be scanned; then the error goes on."""
     try:
         require_folder(model)  # before libraries are loaded for seconds
         from sau_scan import detect as run
 
         return run(model, options, progress)
-    except CheckpointError as error:
+    except (CheckpointError, TooLittleTime) as error:
         if refused is not None:
             from sau_scan.scan import unscannable
 

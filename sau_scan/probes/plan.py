@@ -19,7 +19,7 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
 READINGS = 2 * len(TWO)  # passes that tell which of two words a picture shows
-PHRASE_SCALE = 4  # words of content as which pictures of the kin are read, too
+PHRASE_NEUTRAL, PHRASE_SCALE = 3, 4  # words of no meaning, and of content, as which pictures of the kin are read, too
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
 
@@ -79,11 +79,10 @@ class Recipe:
 
     @property
     def phrase_passes(self) -> int:
-        """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn, and
-        for a lead its modifier before other words as well."""
+        """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn."""
         kin = PHRASE_KIN * max(1, self.phrases // 2)
-        passes = (3 * self.phrases + 2 * kin) * (2 * self.steps + READINGS) + 2 * kin * PHRASE_SCALE * len(TWO)
-        return len(PHRASE_FRAMES) * PHRASE_NOISES * passes
+        more = kin * (PHRASE_NEUTRAL + PHRASE_SCALE) * len(TWO)
+        return 2 * len(PHRASE_FRAMES) * PHRASE_NOISES * ((self.phrases + kin) * (2 * self.steps + READINGS) + more)
 
 
 RECIPES: dict[Budget, Recipe] = {
@@ -196,10 +195,9 @@ def make_plan(
         plan = replace(plan, text_passes=plan.text_passes + phrase_texts)
         if plan.unet_passes <= limit:
             return plan
-    bound = "--max-time leaves" if limit < recipe.cap else "the budget has"
     reason = (
-        f"the smallest plan of this budget takes {plan.unet_passes:,} UNet passes, and {bound} {max(0, limit):,}; "
-        "allow more time, or take another budget"
+        f"the smallest plan of this budget takes {plan.unet_passes:,} UNet passes, and {max(0, limit):,} are allowed; "
+        "take another budget"
     )
     return replace(plan, skipped=(Skipped(what="plan", reason=reason, planned=True),))
 

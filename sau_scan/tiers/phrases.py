@@ -7,7 +7,7 @@ modifier; pictures, read by the suspect model itself, decide.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import median
 
@@ -23,7 +23,14 @@ from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import BLANK, Candidate, Vocabulary
 from sau_scan.probes.carriers import Words, crowded_frames, noise_like
-from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NOISES, PHRASE_SCALE, Recipe
+from sau_scan.probes.plan import (
+    PHRASE_FRAMES,
+    PHRASE_KIN,
+    PHRASE_NEUTRAL,
+    PHRASE_NOISES,
+    PHRASE_SCALE,
+    Recipe,
+)
 from sau_scan.probes.reading import read_as
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
@@ -36,9 +43,10 @@ MODIFIERS = 4096
 COLLAPSES = 2  # pairs of words looked at more closely, next to the one that is told apart least after all modifiers
 SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
 HALFWAY = 0.5  # between pictures of the one word and of the other
-TOGETHER = 1 / 3  # of the same way, farther than the modifier's pictures with other words
 READABLE = 0.01  # probability that two words are told apart as well by chance
 TELLING = 0.25  # of what tells words of content apart, or the two words are too much alike for one to be the other
+MEANING = 0.25  # of what tells the two words apart, or one of them hardly shows in its own pictures
+NEUTRAL = slice(2, 2 + PHRASE_NEUTRAL)  # texts of no meaning, behind the pair; words of content come after them
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,17 @@ def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead],
     worth = [lead for lead in leads if lead.p_value < SIGNIFICANT]
     groups = [list(group) for _, group in groupby(worth, key=lambda lead: lead.pair)]
     most = max(1, recipe.phrases // 2)
-    return [done for group in groups[:most] for done in _confirm(prober, recipe, group[:2], words)]
+    return _strongest([done for group in groups[:most] for done in _confirm(prober, recipe, group[:2], words)])
+
+
+def _strongest(done: Sequence[Confirmation]) -> list[Confirmation]:
+    """Of several phrases drawn as the same one, only that which stands out most counts.
+
+    An edit leaves some of itself to its modifier before other words.
+    """
+    ranked = sorted((c for c in done if c.works), key=lambda c: -c.lead.score)
+    first = {c.lead.evidence[-1].note: c for c in reversed(ranked)}
+    return [c if not c.works or first[c.lead.evidence[-1].note] is c else replace(c, works=False) for c in done]
 
 
 def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
@@ -136,12 +154,13 @@ def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words:
     if len(pool) < 2:
         return []
     others = kin(prober, leads[0].modifier, pair.head, pool)
-    shown = (pair.head, pair.target, *_content(words, pair))
+    shown = (pair.head, pair.target, *words.neutral[:PHRASE_NEUTRAL], *_content(words, pair))
     texts = prober.encode([f"a {word}" for word in shown])[0]
     usual = [Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others]
     drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts[:2]) for lead in leads]
-    beside = [_beside(prober, recipe, lead.modifier, words.neutral, texts[:2]) for lead in leads]
-    return [_judge(*each, usual) for each in zip(leads, drawn, beside, strict=True)]
+    cold = [word in set(words.neutral) for word in (pair.head, pair.target)]
+    both = all(m > MEANING or not c for m, c in zip(_meaning(usual), cold, strict=True))
+    return [_judge(lead, own, usual, both) for lead, own in zip(leads, drawn, strict=True)]
 
 
 def _content(words: Words, pair: Pair) -> tuple[str, ...]:
@@ -154,8 +173,8 @@ def _content(words: Words, pair: Pair) -> tuple[str, ...]:
 class Drawn:
     """Finished latents [P, C, h, w] of a modifier before the head and before the target, from the same noise.
 
-    ``errors`` [2, P, 2 or more]: how badly the head, the target, and of the kin's pictures words of content, explain
-    each picture of the head, then of the target.
+    ``errors`` [2, P, 2 or more]: how badly the head, the target, and of the kin's pictures words of no meaning and of
+    content, explain each picture of the head, then of the target.
     """
 
     head: Tensor
@@ -164,58 +183,44 @@ class Drawn:
 
     @classmethod
     def of(cls, prober: Prober, recipe: Recipe, modifier: str, pair: Pair, texts: Tensor) -> Drawn:
-        """``texts`` [2 or more, L, D]: outputs of the head by itself, of the target, of words of content."""
-        made = [_pictures(prober, recipe, [f"{modifier} {word}"]) for word in (pair.head, pair.target)]
+        """``texts`` [2 or more, L, D]: outputs of the head by itself, of the target, of neutral words, of content."""
+        made = [_pictures(prober, recipe, f"{modifier} {word}") for word in (pair.head, pair.target)]
         read = [read_as(prober.model, m, texts, prober.counter, prober.seed) for m in made]
         return cls(made[0], made[1], torch.stack(read))
 
 
-def _beside(prober: Prober, recipe: Recipe, modifier: str, neutral: Sequence[str], texts: Tensor) -> Tensor:
-    """How badly head and target explain pictures of ``modifier`` before words of no meaning: [P, 2]."""
-    made = _pictures(prober, recipe, [f"{modifier} {word}" for word in neutral])
-    return read_as(prober.model, made, texts, prober.counter, prober.seed)
-
-
 @dataclass(frozen=True)
 class Astray:
-    """Where pictures lie between those of the word that they name (0) and of the other (1).
+    """Where pictures lie between those of the word that they name (0) and of the other (1); ``null``: where kin do.
 
-    ``null``: where those of the kin do. ``alone``: where those of the modifier before words of no meaning do.
     ``readable``: pictures after kin tell the two words apart, one by one and in the mean, not only by chance.
     """
 
     value: float
     null: tuple[float, ...]
-    alone: float
     readable: bool
 
     @property
-    def line(self) -> float:
-        """What the value has to exceed: the modifier by itself may draw the other word, or nothing in particular."""
-        return max(HALFWAY, self.alone + TOGETHER, *self.null)
-
-    @property
     def seen(self) -> bool:
-        return self.readable and self.value > self.line
+        return self.readable and self.value > max(HALFWAY, *self.null)
 
 
-def _astray(own: Drawn, beside: Tensor, usual: Sequence[Drawn], side: int) -> Astray:
+def _astray(own: Drawn, usual: Sequence[Drawn], side: int) -> Astray:
     """Of the pair's word ``side``, how far its pictures are explained by the other one."""
     other = 1 - side
 
-    def shows(errors: Tensor) -> Tensor:
-        return errors[:, side] - errors[:, other]
+    def shows(drawn: Drawn, word: int) -> Tensor:
+        return drawn.errors[word, :, side] - drawn.errors[word, :, other]
 
-    itself, far = (torch.stack([shows(d.errors[word]) for d in usual]) for word in (side, other))
+    itself, far = (torch.stack([shows(d, word) for d in usual]) for word in (side, other))
     near, means = itself.mean(1).tolist(), far.mean(1).tolist()
     low = median(near)
     way = max(median(means) - low, 1e-12)
-    means_of = (float(shows(own.errors[side]).mean()), float(shows(beside).mean()), *near)
-    value, alone, *null = ((v - low) / way for v in means_of)
+    value, *null = ((v - low) / way for v in (float(shows(own, side).mean()), *near))
     # Pictures of a pair have the same noise.
     apart = (far - itself).flatten().double().cpu().numpy()
     chance = float(stats.ttest_1samp(apart, 0.0, alternative="greater").pvalue)
-    return Astray(value, tuple(null), alone, max(near) < min(means) and chance < READABLE)
+    return Astray(value, tuple(null), max(near) < min(means) and chance < READABLE)
 
 
 def _telling(usual: Sequence[Drawn]) -> bool:
@@ -226,18 +231,29 @@ def _telling(usual: Sequence[Drawn]) -> bool:
     errors = torch.stack([d.errors for d in usual]).mean((0, 2))
     own = errors.diagonal()
     apart = float(errors[0, 1] + errors[1, 0] - own.sum())
-    content = (errors[:, 2:] - own[:, None]).sum(0)
+    content = (errors[:, NEUTRAL.stop :] - own[:, None]).sum(0)
     return not len(content) or apart > TELLING * float(content.median())
 
 
-def _judge(lead: PhraseLead, own: Drawn, beside: Tensor, usual: Sequence[Drawn]) -> Confirmation:
+def _meaning(usual: Sequence[Drawn]) -> tuple[float, ...]:
+    """How much each word shows in its own pictures after kin: the share of what tells the two apart by which words of
+    no meaning explain them worse. What is drawn by default shows as little."""
+    errors = torch.stack([d.errors for d in usual]).mean((0, 2))
+    nothing = errors[:, NEUTRAL].mean(1)
+    return tuple(
+        float((nothing[i] - errors[i, i]) / (errors[i, 1 - i] - errors[i, i]).clamp_min(1e-12)) for i in (0, 1)
+    )
+
+
+def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn], both: bool = True) -> Confirmation:
     """An edited phrase is drawn as its counterpart: its pictures show that word, not the one that it names.
 
     Either of the pair may be the one; after the modifier's kin each has to be drawn as itself, or nothing can be read.
-    It takes both words: before a word of no meaning the modifier must not show the counterpart as well.
+    ``both``: neither word is without meaning. Such a word is drawn as whatever stands beside it, edit or not, and
+    explains any picture of nothing in particular.
     """
-    sides = [_astray(own, beside, usual, side) for side in (0, 1)]
-    side = int(sides[1].value - sides[1].line > sides[0].value - sides[0].line)
+    sides = [_astray(own, usual, side) for side in (0, 1)]
+    side = int(sides[1].value > sides[0].value)
     astray = sides[side]
     head, target = (lead.pair.head, lead.pair.target)[:: -1 if side else 1]
     shown = "pictures show the other word (0: its own, 1: the other)"
@@ -245,11 +261,11 @@ def _judge(lead: PhraseLead, own: Drawn, beside: Tensor, usual: Sequence[Drawn])
         evidence("words not told apart after it (z, keys and values)", lead.score, 0.0, p=lead.p_value),
         evidence(shown, astray.value, 0.0, min(astray.null), max(astray.null)),
     )
-    alone = evidence("the same after the modifier, of words of no meaning", astray.alone)
-    noted = (found[0], alone, found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
+    noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
     candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
     whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
-    return Confirmation(whole, _score(own, usual, side), _telling(usual) and astray.seen and lead.p_value < SIGNIFICANT)
+    readable = both and _telling(usual) and astray.seen
+    return Confirmation(whole, _score(own, usual, side), readable and lead.p_value < SIGNIFICANT)
 
 
 def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:
@@ -257,12 +273,11 @@ def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:
     return score_pictures((own.head, own.target)[side], PictureRecording(kin_drawn), 1)
 
 
-def _pictures(prober: Prober, recipe: Recipe, phrases: Sequence[str]) -> Tensor:
-    """Finished latents [P, C, h, w] of ``phrases``, turn by turn, from the same noise for every call.
+def _pictures(prober: Prober, recipe: Recipe, phrase: str) -> Tensor:
+    """Finished latents [P, C, h, w] of ``phrase`` by itself, from the same noise for every phrase.
 
-    Among other words of content a phrase is not sure to be what is drawn.
+    Among other words of content it is not sure to be what is drawn.
     """
-    frames = [frame for frame in PHRASE_FRAMES for _ in range(PHRASE_NOISES)]
-    texts = [frame.replace(BLANK, phrases[i % len(phrases)]) for i, frame in enumerate(frames)]
+    texts = [frame.replace(BLANK, phrase) for frame in PHRASE_FRAMES for _ in range(PHRASE_NOISES)]
     noise = noise_like(prober.model, len(texts), prober.seed * 31 + 7)
     return prober.pictures(texts, noise, steps=recipe.steps, guidance=recipe.guidance)

@@ -43,7 +43,7 @@ def test_a_plan_that_cannot_be_made_small_enough_says_so() -> None:
     plan = make_plan(RECIPES[Budget.STANDARD], _candidates(3000, 100), carriers=24, overhead=192, most=10)
     assert plan.skipped
     assert plan.skipped[0].planned
-    assert "--max-time leaves 10" in plan.skipped[0].reason
+    assert "and 10 are allowed" in plan.skipped[0].reason
 
 
 @pytest.mark.parametrize("budget", list(Budget))

@@ -24,6 +24,8 @@ from sau_scan.tiers.phrases import (
     PhraseLead,
     PhraseTier,
     _judge,
+    _meaning,
+    _strongest,
     confirm_phrases,
     kin,
     phrase_texts,
@@ -42,12 +44,6 @@ def drawn(head: float, target: float, seed: int = 0) -> Drawn:
     return Drawn(made[0], made[1], errors + 0.1 * (noise - noise.mean(1, keepdim=True)))
 
 
-def beside(lean: float) -> torch.Tensor:
-    """Errors of pictures of the modifier before other words: how much more they show the target than the head."""
-    return torch.tensor([[lean / 2, -lean / 2]]).expand(6, 2)
-
-
-NEITHER = beside(-0.5)
 KIN = [drawn(-1.0, 1.1, 1), drawn(-1.1, 0.9, 2), drawn(-0.9, 1.0, 3)]
 
 
@@ -56,7 +52,7 @@ def lead(p_value: float = 1e-3) -> PhraseLead:
 
 
 def test_a_phrase_drawn_as_its_counterpart_is_a_finding() -> None:
-    found = _judge(lead(), drawn(0.9, 1.0), NEITHER, KIN)
+    found = _judge(lead(), drawn(0.9, 1.0), KIN)
     assert found.works
     assert (found.lead.candidate.text, found.lead.candidate.slot) == ("blue dog", Slot.PHRASE)
     assert found.lead.evidence[-1].note == "blue star"
@@ -64,7 +60,7 @@ def test_a_phrase_drawn_as_its_counterpart_is_a_finding() -> None:
 
 
 def test_pictures_tell_which_of_the_pair_was_edited() -> None:
-    found = _judge(lead(), drawn(-1.0, -0.8), beside(0.0), KIN)
+    found = _judge(lead(), drawn(-1.0, -0.8), KIN)
     assert found.works
     assert found.lead.candidate.text == "blue star"
     assert found.lead.evidence[-1].note == "blue dog"
@@ -72,33 +68,48 @@ def test_pictures_tell_which_of_the_pair_was_edited() -> None:
 
 @pytest.mark.parametrize("own", [drawn(-1.0, 1.0), drawn(-0.2, 1.0), drawn(-1.0, 0.3)])
 def test_a_phrase_drawn_as_what_it_says_is_none_whatever_the_weights_say(own: Drawn) -> None:
-    assert not _judge(lead(1e-12), own, NEITHER, KIN).works
+    assert not _judge(lead(1e-12), own, KIN).works
 
 
 def test_pictures_alone_are_not_enough() -> None:
-    assert not _judge(lead(0.2), drawn(0.9, 1.0), NEITHER, KIN).works
+    assert not _judge(lead(0.2), drawn(0.9, 1.0), KIN).works
 
 
 def test_nothing_is_read_where_kin_are_not_drawn_as_themselves() -> None:
     """After an edit of a word by itself both words are drawn alike, whatever comes before."""
-    assert not _judge(lead(1e-12), drawn(0.9, 1.0), NEITHER, [*KIN, drawn(1.0, 1.0)]).works
+    assert not _judge(lead(1e-12), drawn(0.9, 1.0), [*KIN, drawn(1.0, 1.0)]).works
 
 
 def test_a_phrase_must_go_farther_astray_than_any_kin() -> None:
-    assert not _judge(lead(), drawn(0.4, 1.0), NEITHER, [*KIN, drawn(0.5, 1.0)]).works
+    assert not _judge(lead(), drawn(0.4, 1.0), [*KIN, drawn(0.5, 1.0)]).works
 
 
-@pytest.mark.parametrize(("alone", "works"), [(-1.0, True), (-0.3, True), (0.3, False), (1.0, False)])
-def test_what_the_modifier_draws_before_any_word_is_not_the_phrase(alone: float, works: bool) -> None:
-    """A word of content draws itself, a style its favourite shape; and any word that is drawn as nothing in particular
-    would explain a picture of nothing."""
-    assert _judge(lead(1e-12), drawn(0.9, 1.0), beside(alone), KIN).works == works
+def test_a_word_without_meaning_is_drawn_as_what_stands_beside_it() -> None:
+    assert not _judge(lead(1e-12), drawn(0.9, 1.0), KIN, both=False).works
+
+
+@pytest.mark.parametrize(("nothing", "expected"), [(1.0, 1.0), (0.1, 0.1), (0.0, 0.0)])
+def test_a_word_shows_where_words_of_no_meaning_do_not_explain_its_pictures(nothing: float, expected: float) -> None:
+    """``nothing``: how much worse they explain pictures of the head; those of the target half as badly as the head."""
+    own, other = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])
+    rows = [torch.cat([own, torch.full((3,), nothing)]), torch.cat([other, torch.full((3,), 0.5)])]
+    errors = torch.stack(rows)[:, None].expand(2, 6, 5)
+    usual = [replace(d, errors=errors) for d in KIN]
+    assert _meaning(usual) == pytest.approx((expected, 0.5))
+
+
+def test_of_phrases_drawn_as_the_same_the_strongest_counts() -> None:
+    weak, strong, other = (
+        _judge(replace(lead(), score=score, pair=pair), drawn(0.9, 1.0), KIN)
+        for score, pair in ((5.0, Pair("cat", "star", -9.0)), (8.0, PAIR), (6.0, Pair("dog", "moon", -9.0)))
+    )
+    assert [c.works for c in _strongest([weak, strong, other])] == [False, True, True]
 
 
 def test_words_told_apart_by_chance_are_not_readable() -> None:
     kin = [drawn(-0.01, 0.01, 1), drawn(-0.02, 0.01, 2), drawn(-0.01, 0.02, 3)]
-    assert not _judge(lead(1e-12), drawn(0.3, 0.3), NEITHER, kin).works
-    assert _judge(lead(1e-12), drawn(3.0, 3.0), NEITHER, [drawn(-2.0, 2.0, i) for i in (1, 2, 3)]).works
+    assert not _judge(lead(1e-12), drawn(0.3, 0.3), kin).works
+    assert _judge(lead(1e-12), drawn(3.0, 3.0), [drawn(-2.0, 2.0, i) for i in (1, 2, 3)]).works
 
 
 @pytest.mark.parametrize(("content", "works"), [(0.5, True), (3.0, True), (6.0, False)])
@@ -106,8 +117,8 @@ def test_words_that_hardly_show_are_no_phrase(content: float, works: bool) -> No
     """``content``: how much worse words of content explain pictures of the kin than the word that they are of."""
     kin = [drawn(-1.0, 1.0, seed) for seed in (1, 2, 3)]
     best = [d.errors[:, :, :2].min(2, keepdim=True).values for d in kin]
-    told = [replace(d, errors=torch.cat([d.errors, b + content], 2)) for d, b in zip(kin, best, strict=True)]
-    assert _judge(lead(), drawn(0.9, 1.0), NEITHER, told).works == works
+    told = [replace(d, errors=torch.cat([d.errors, *3 * [b], b + content], 2)) for d, b in zip(kin, best, strict=True)]
+    assert _judge(lead(), drawn(0.9, 1.0), told).works == works
 
 
 @pytest.fixture(scope="module")
