@@ -7,7 +7,7 @@ modifier; pictures, read by the suspect model itself, decide.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
 
@@ -62,10 +62,16 @@ class PhraseLead:
     p_value: float
     usual: frozenset[str] = frozenset()
 
+    @property
+    def rank(self) -> float:
+        """An edit leaves some of itself to its modifier before other words, and to its words after other modifiers:
+        the pair is told apart least by itself, and less yet after the modifier."""
+        return self.score - self.pair.score
+
 
 @dataclass(frozen=True)
 class PhraseTier:
-    """Leads, pair by pair, strongest first; the pair told apart least after all modifiers; how many were tried."""
+    """Leads, pair by pair; the pair told apart least after all modifiers; how many were tried."""
 
     leads: tuple[PhraseLead, ...]
     pair: Pair | None
@@ -97,7 +103,18 @@ def phrase_tier(
     if least is not None and least not in [c.pair for c in found]:
         found = (*found, Collapse("", least, 0.0))
     groups = [_leads(prober, projections, vocabulary, words, collapse, count) for collapse in found]
-    return PhraseTier(tuple(lead for group in groups for lead in group), least, len(content) ** 2)
+    leads = _without_edited([lead for group in groups for lead in group], least)
+    return PhraseTier(tuple(leads), least, len(content) ** 2)
+
+
+def _without_edited(leads: Sequence[PhraseLead], least: Pair | None) -> list[PhraseLead]:
+    """Leads but for those of a word that was edited by itself: it collapses with the word that it is drawn as,
+    whatever stands before them, and it is no wonder if after some modifiers it collapses with a third word."""
+    of_itself = [lead.p_value for lead in leads if lead.pair == least]
+    if least is None or not least.stands_apart or min(of_itself, default=1.0) < SIGNIFICANT:
+        return list(leads)
+    edited = {least.head, least.target}
+    return [lead for lead in leads if lead.pair == least or not edited & {lead.pair.head, lead.pair.target}]
 
 
 def _leads(
@@ -133,18 +150,9 @@ def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead],
     """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for."""
     worth = [lead for lead in leads if lead.p_value < SIGNIFICANT]
     groups = [list(group) for _, group in groupby(worth, key=lambda lead: lead.pair)]
+    groups.sort(key=lambda group: -max(lead.rank for lead in group))
     most = max(1, recipe.phrases // 2)
-    return _strongest([done for group in groups[:most] for done in _confirm(prober, recipe, group[:2], words)])
-
-
-def _strongest(done: Sequence[Confirmation]) -> list[Confirmation]:
-    """Of several phrases drawn as the same one, only that which stands out most counts.
-
-    An edit leaves some of itself to its modifier before other words.
-    """
-    ranked = sorted((c for c in done if c.works), key=lambda c: -c.lead.score)
-    first = {c.lead.evidence[-1].note: c for c in reversed(ranked)}
-    return [c if not c.works or first[c.lead.evidence[-1].note] is c else replace(c, works=False) for c in done]
+    return [done for group in groups[:most] for done in _confirm(prober, recipe, group[:2], words)]
 
 
 def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:

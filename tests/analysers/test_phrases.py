@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sau_scan.analysers.null_directions import stacked_projections
@@ -82,6 +82,23 @@ def test_one_triple_is_found_among_noise(seed: int, order: list[int]) -> None:
     assert found[0].modifier == words[modifier]
     assert found[0].pair == least
     assert found[0].score < -5
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 1000))
+def test_an_edited_pair_stands_apart_from_pairs_of_other_words(seed: int) -> None:
+    """Pairs with one of its words are told apart less as well, and are no measure."""
+    words = [f"w{i}" for i in range(60)]
+    table = random_table(seed, len(words))
+    assert (least := collapses(table, words, 1)[0]) is not None
+    assert not least.stands_apart
+    for head, target, strength in ((0, 1, 2.0), (0, 2, 1.5)):
+        table[:, head, target] -= strength
+        table[:, target, head] -= strength
+    assert (least := collapses(table, words, 1)[0]) is not None
+    assert {least.head, least.target} == {"w0", "w1"}
+    assert least.stands_apart
+    assert least.others > -10
 
 
 @given(st.integers(0, 1000))

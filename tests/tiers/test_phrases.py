@@ -25,7 +25,7 @@ from sau_scan.tiers.phrases import (
     PhraseTier,
     _judge,
     _meaning,
-    _strongest,
+    _without_edited,
     confirm_phrases,
     kin,
     phrase_texts,
@@ -98,12 +98,22 @@ def test_a_word_shows_where_words_of_no_meaning_do_not_explain_its_pictures(noth
     assert _meaning(usual) == pytest.approx((expected, 0.5))
 
 
-def test_of_phrases_drawn_as_the_same_the_strongest_counts() -> None:
-    weak, strong, other = (
-        _judge(replace(lead(), score=score, pair=pair), drawn(0.9, 1.0), KIN)
-        for score, pair in ((5.0, Pair("cat", "star", -9.0)), (8.0, PAIR), (6.0, Pair("dog", "moon", -9.0)))
-    )
-    assert [c.works for c in _strongest([weak, strong, other])] == [False, True, True]
+EDITED = Pair("halo", "ribbon", -20.0, -4.0)
+ECHO = PhraseLead("north", Pair("halo", "west", -6.0), 20.0, 1e-9)
+FOREIGN = PhraseLead("blue", PAIR, 7.0, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("p_value", "pair", "left"),
+    [
+        (0.4, EDITED, {"blue"}),  # whatever the modifier
+        (0.01, EDITED, {"blue", "north"}),  # after this modifier in particular: a phrase
+        (0.4, replace(EDITED, score=-5.0), {"blue", "north"}),  # much alike, as some words are
+    ],
+)
+def test_a_word_edited_by_itself_leads_to_no_phrase(p_value: float, pair: Pair, left: set[str]) -> None:
+    least = PhraseLead("any", pair, 3.0, p_value)
+    assert {lead.modifier for lead in _without_edited([ECHO, FOREIGN, least], pair)} == left | {"any"}
 
 
 def test_words_told_apart_by_chance_are_not_readable() -> None:
