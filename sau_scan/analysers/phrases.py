@@ -20,7 +20,7 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.detectors.calibration import Array
 
 NEAREST = 3  # words by which it is told which one of a pair was edited
-STANDS_APART = 2  # times as far out as any other pair; edited words are 3 to 6 times, others at most 1.2 times
+STANDS_APART = 1.5  # times as far out as any other pair; edited words are 1.7 to 5 times, others 1.3 times at most
 SAMPLE = 500_000  # entries of a large table that stand for all in a robust deviation
 
 Count = Callable[[int], None]
