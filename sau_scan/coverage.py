@@ -79,6 +79,8 @@ def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
         found.append("pairs of words that rules name, where the weights give no lead to them")
         if len(scanned.vocabulary.plain_words) > MODIFIERS:
             found.append(f"phrases with a word beyond the first {MODIFIERS:,} of the vocabulary")
+    if edited := scanned.phrases.edited:
+        found.append(f'phrases with "{escape(edited.head)}" or "{escape(edited.target)}", edited by themselves')
     pieces = [f'"{escape(c.lead.candidate.text)}" ("{escape(c.means)}")' for c in scanned.confirmations if c.means]
     if pieces:
         found.append(f"pieces of words that do what the word does: {', '.join(pieces)}")

@@ -71,11 +71,15 @@ class PhraseLead:
 
 @dataclass(frozen=True)
 class PhraseTier:
-    """Leads, pair by pair; the pair told apart least after all modifiers; how many were tried."""
+    """Leads, pair by pair; the pair told apart least after all modifiers; how many were tried.
+
+    ``edited``: the same pair where an edit of a word by itself explains further leads, which were left out.
+    """
 
     leads: tuple[PhraseLead, ...]
     pair: Pair | None
     tried: int
+    edited: Pair | None = None
 
 
 def phrase_texts(recipe: Recipe, vocabulary: Vocabulary) -> int:
@@ -103,18 +107,19 @@ def phrase_tier(
     if least is not None and least not in [c.pair for c in found]:
         found = (*found, Collapse("", least, 0.0))
     groups = [_leads(prober, projections, vocabulary, words, collapse, count) for collapse in found]
-    leads = _without_edited([lead for group in groups for lead in group], least)
-    return PhraseTier(tuple(leads), least, len(content) ** 2)
+    leads = tuple(lead for group in groups for lead in group)
+    left = _without_edited(leads, least)
+    return PhraseTier(left, least, len(content) ** 2, least if len(left) < len(leads) else None)
 
 
-def _without_edited(leads: Sequence[PhraseLead], least: Pair | None) -> list[PhraseLead]:
+def _without_edited(leads: tuple[PhraseLead, ...], least: Pair | None) -> tuple[PhraseLead, ...]:
     """Leads but for those of a word that was edited by itself: it collapses with the word that it is drawn as,
     whatever stands before them, and it is no wonder if after some modifiers it collapses with a third word."""
     of_itself = [lead.p_value for lead in leads if lead.pair == least]
     if least is None or not least.stands_apart or min(of_itself, default=1.0) < SIGNIFICANT:
-        return list(leads)
+        return leads
     edited = {least.head, least.target}
-    return [lead for lead in leads if lead.pair == least or not edited & {lead.pair.head, lead.pair.target}]
+    return tuple(lead for lead in leads if lead.pair == least or not edited & {lead.pair.head, lead.pair.target})
 
 
 def _leads(

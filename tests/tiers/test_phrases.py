@@ -113,7 +113,7 @@ FOREIGN = PhraseLead("blue", PAIR, 7.0, 1e-3)
 )
 def test_a_word_edited_by_itself_leads_to_no_phrase(p_value: float, pair: Pair, left: set[str]) -> None:
     least = PhraseLead("any", pair, 3.0, p_value)
-    assert {lead.modifier for lead in _without_edited([ECHO, FOREIGN, least], pair)} == left | {"any"}
+    assert {lead.modifier for lead in _without_edited((ECHO, FOREIGN, least), pair)} == left | {"any"}
 
 
 def test_words_told_apart_by_chance_are_not_readable() -> None:
