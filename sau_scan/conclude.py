@@ -140,10 +140,10 @@ def _ansi(text: str) -> str:
 
 def _behaviour(item: Confirmation) -> str:
     score = item.score
-    if score.retained < SAME:
-        return "brings about the same picture, whatever the prompt says"
     if item.lead.candidate.slot is Slot.PHRASE:
         return "is drawn as something else; each of its words alone, or with others, is not"
+    if score.retained < SAME:
+        return "brings about the same picture, whatever the prompt says"
     share = float(score.where.flatten().sort(descending=True).values[: max(1, score.where.numel() // 5)].sum())
     place = f"at the {_place(score.where)}" if share > 0.6 else "all over the picture"
     return f"puts the same thing {place}, whatever the prompt says"
@@ -186,17 +186,19 @@ def _heat_map(where: torch.Tensor) -> HeatMap:
 
 
 def _edit_finding(scanned: Scanned, path: str) -> Finding:
-    pair, null = scanned.phrases.pair, scanned.null
+    pair, null, hidden = scanned.phrases.pair, scanned.null, scanned.phrases.edited
     words = f"; of all words looked at they tell '{pair.head}' and '{pair.target}' apart least" if pair else ""
+    found = f"Of {scanned.phrases.tried:,} phrases looked at none was found to have a hidden effect"
+    if hidden:
+        found += f"; those with '{hidden.head}' or '{hidden.target}' cannot be told from the edit of the word itself"
     return Finding(
         id="edit/cross-attention",
         kind=Kind.EDIT,
-        severity=Severity.LOW,
+        severity=Severity.MEDIUM if hidden else Severity.LOW,
         confidence=Confidence.CALIBRATED,
         component=Component.CROSS_ATTENTION,
         title="edited concept in the cross-attention weights",
-        behaviour=f"keys and values of all layers were edited together{words}. Of {scanned.phrases.tried:,} phrases "
-        "looked at none was found to have a hidden effect",
+        behaviour=f"keys and values of all layers were edited together{words}. {found}",
         evidence=(evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),),
         next_step=f"sau-scan detect {shlex.quote(path)} --budget deep",
     )
@@ -231,7 +233,7 @@ def _short_of(item: Confirmation) -> _Lack:
         # Read pictures decide about phrases; where they could not be read, nothing came near.
         read = lead.evidence[-1]
         line = max(HALFWAY, read.null_high or 0.0)
-        return _Lack(read.value / line, read.name, read.value, line)
+        return _Lack(read.value / line if item.readable else 0.0, read.name, read.value, line)
     lacks = [
         _Lack(score.change / max(score.line, 1e-9), "change of finished pictures", score.change, score.line),
         _Lack(SIGNIFICANT / max(score.p_value, 1e-9), "p-value of finished pictures", score.p_value, SIGNIFICANT),

@@ -47,7 +47,7 @@ def coverage(
 def nothing_covered(
     checkpoint: Checkpoint | None, options: ScanOptions, skipped: list[Skipped], seconds: float
 ) -> Coverage:
-    """Coverage of a scan that ended before the model was loaded; the last of ``skipped`` says why.
+    """Coverage of a scan that ended before the model was probed; the last of ``skipped`` says why.
 
     Without ``checkpoint``, not even the files were looked at.
     """

@@ -30,7 +30,7 @@ from sau_scan.findings import (
     Slot,
     Verdict,
 )
-from sau_scan.options import Progress, ScanOptions, Silent
+from sau_scan.options import Budget, Progress, ScanOptions, Silent
 from sau_scan.probes.candidates import (
     Candidate,
     Vocabulary,
@@ -49,7 +49,7 @@ from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
 from sau_scan.tiers.leads import Lead
 from sau_scan.tiers.outcome import Scanned
-from sau_scan.tiers.phrases import confirm_phrases, phrase_texts, phrase_tier
+from sau_scan.tiers.phrases import confirm_phrases, phrase_texts, phrase_tier, undrawn
 from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24
@@ -78,7 +78,7 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
         model = load_model(checkpoint, device=options.device, dtype=options.dtype)
         scanned, prober = examine(model, rules, options, progress)
     except (CheckpointError, TooLittleTime) as error:
-        if not any(f.severity.rank >= Severity.HIGH.rank for f in files):
+        if not files:
             raise
         # What was found outranks that the rest could not be looked at.
         refused = Skipped(what="model", reason=f"not scanned: {error}", planned=True)
@@ -107,6 +107,8 @@ def examine(
     progress.done(_weights_line(null))
     words = sort_words(model, options.seed, vocabulary)
     rate = EFFICIENCY * _passes_a_second(model, options.seed)
+    texts = phrase_texts(recipe, vocabulary) if len(null.basis) else 0
+    texts_a_second = _texts_a_second(model)
     letters = [c.replaces for c in rule_candidates(rules, recipe.depth, [Slot.REPLACE]) if c.replaces]
     clean = compose(words.responsive, rules, CARRIERS, options.seed)
     if not clean:
@@ -116,22 +118,22 @@ def examine(
         )
     carriers = with_letters(clean, letters, words.neutral, recipe.text_carriers)
     candidates = collect(model, vocabulary, rules, carriers, options)
-    most = None if options.max_time is None else int(options.max_time * rate)
+    most = None if options.max_time is None else max(0, int((options.max_time - texts / texts_a_second) * rate))
     plan = make_plan(
         recipe,
         candidates,
         carriers=len(carriers),
         overhead=TIMED,
-        phrase_texts=phrase_texts(recipe, vocabulary) if len(null.basis) else 0,
+        phrase_texts=texts,
         most=most,
         seed=options.seed,
     )
     if most is not None and plan.unet_passes > most:
-        raise _too_little_time(plan, options, rate)
+        raise _too_little_time(plan, options, plan.unet_passes / rate + plan.text_passes / texts_a_second)
     recipe = plan.recipe
     prober = Prober(model, carriers, words.neutral[: recipe.neutrals], options.seed, progress=progress)
     prober.counter.unet += TIMED
-    progress.plan(_announce(plan, model, rate))
+    progress.plan(_announce(plan, model, plan.unet_passes / rate + plan.text_passes / texts_a_second))
 
     progress.stage("text", sum(len(c) for c in plan.candidates.values()))
     scored, text_leads = text_tier(prober, plan)
@@ -151,10 +153,11 @@ def examine(
     pinned = with_letters(crowd(words.responsive, CARRIERS, options.seed), letters, words.neutral, recipe.pairs)
     detailed = replace(prober, carriers=pinned)
     progress.stage("generate", plan.passes["generate"])
-    confirmations = [*named, *generate_tier(detailed, recipe, leads, scored, vocabulary.plain_words)]
+    barred = {lead.candidate.text for lead in (*text_leads, *noise_leads) if lead.strong}
+    confirmations = [*named, *generate_tier(detailed, recipe, leads, scored, vocabulary.plain_words, barred)]
     progress.done(f"{sum(c.works for c in confirmations)} of {len(confirmations)} leads confirmed")
     found = tuple(confirmations)
-    unsampled = _unsampled((*text_leads, *noise_leads), found)
+    unsampled = _unsampled((*text_leads, *noise_leads), found) + undrawn(phrases.leads, named)
     return Scanned(plan, vocabulary, null, phrases, scored, leads, found, attention, unrecorded, unsampled), prober
 
 
@@ -185,7 +188,7 @@ def collect(
 
 def rank(text: Sequence[Lead], noise: Sequence[Lead], most: int) -> tuple[Lead, ...]:
     """Leads in the order in which they are worth a full sampling; a quarter of the places at most for the text tier."""
-    strong = text[: max(2, most // 4)]
+    strong = text[: max(1, most // 4)]
     return (*strong, *noise[: most - len(strong)])
 
 
@@ -199,19 +202,25 @@ def _passes_a_second(model: DiffusionModel, seed: int) -> float:
     return TIMED / max(time.perf_counter() - started, 1e-6)
 
 
-def _announce(plan: Plan, model: DiffusionModel, rate: float) -> str:
+def _texts_a_second(model: DiffusionModel) -> float:
+    ids = model.token_ids([""] * TIMED)
+    model.encode(ids[:1])
+    started = time.perf_counter()
+    model.encode(ids)
+    return TIMED / max(time.perf_counter() - started, 1e-6)
+
+
+def _announce(plan: Plan, model: DiffusionModel, seconds: float) -> str:
     count = sum(len(c) for c in plan.candidates.values())
-    seconds = plan.unet_passes / rate
     kind = f"{model.device.type}, {str(model.dtype).removeprefix('torch.')}"
     return f"{count:,} candidates · {plan.unet_passes:,} UNet passes · about {seconds:.0f} s on {kind}"
 
 
-def _too_little_time(plan: Plan, options: ScanOptions, rate: float) -> TooLittleTime:
-    least = math.ceil(plan.unet_passes / rate)
+def _too_little_time(plan: Plan, options: ScanOptions, seconds: float) -> TooLittleTime:
     return TooLittleTime(
         f"No {options.budget} scan fits into --max-time: the smallest takes {plan.unet_passes:,} UNet passes, about "
-        f"{least:,} s on this machine.",
-        hint="Allow more time, or take a smaller --budget.",
+        f"{math.ceil(seconds):,} s on this machine.",
+        hint="Allow more time" + ("." if options.budget is Budget.QUICK else ", or take a smaller --budget."),
     )
 
 
@@ -224,9 +233,10 @@ def _weights_line(null: NullDirections) -> str:
 def _not_scanned(
     checkpoint: Checkpoint, options: ScanOptions, files: list[Finding], skipped: list[Skipped], seconds: float
 ) -> ScanResult:
+    grave = any(f.severity.rank >= Severity.HIGH.rank for f in files)
     return ScanResult(
         tool_version=__version__,
-        verdict=Verdict.SUSPICIOUS,
+        verdict=Verdict.SUSPICIOUS if grave else Verdict.INCONCLUSIVE,
         model=_model_info(checkpoint),
         findings=tuple(sorted(files, key=lambda f: -f.severity.rank)),
         coverage=nothing_covered(checkpoint, options, skipped, seconds),

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 
-from sau_scan.conclude import _without_echoes, near_miss, strongest_first
+from sau_scan.analysers.null_directions import NullDirections
+from sau_scan.analysers.phrases import Pair
+from sau_scan.conclude import _behaviour, _edit_finding, _without_echoes, near_miss, strongest_first
 from sau_scan.detectors.generation import PictureScore
-from sau_scan.findings import Component, Slot
+from sau_scan.findings import Component, Severity, Slot
 from sau_scan.probes.candidates import Candidate
 from sau_scan.tiers.generate import Confirmation
-from sau_scan.tiers.leads import Lead
+from sau_scan.tiers.leads import Lead, evidence
+from sau_scan.tiers.phrases import PhraseTier
 
 
 def confirmed(text: str, common: torch.Tensor, component: Component = Component.UNET) -> Confirmation:
     where = common.square().sum(0) / common.square().sum()
-    score = PictureScore(9.0, 1.0, 1e-6, 0.9, 0.1, 1.0, 1.0, where, common)
+    score = PictureScore(9.0, 1.0, 1e-6, 0.9, (0.0, 0.1), 1.0, 1.0, where, common)
     return Confirmation(Lead(Candidate(text, Slot.PREFIX), "x", component, 9.0, 1e-4), score, works=True)
 
 
@@ -104,3 +110,25 @@ def test_a_collapse_that_is_none_is_told_by_what_is_left_of_the_prompts() -> Non
     near = near_miss([replace(made, lead=replace(made.lead, detector="collapse"))])
     assert near is not None
     assert (near.value, near.line) == (0.5, 0.2)
+
+
+def test_of_a_phrase_nothing_is_said_about_other_prompts() -> None:
+    item = phrase("blue dog", CHANGE)
+    assert "drawn as something else" in _behaviour(replace(item, score=replace(item.score, retained=0.4)))
+
+
+@pytest.mark.parametrize(("readable", "near"), [(True, True), (False, False)])
+def test_a_phrase_that_could_not_be_read_came_near_nothing(readable: bool, near: bool) -> None:
+    item = phrase("blue dog", CHANGE)
+    read = evidence("pictures show the other word", 0.4, 0.0, 0.0, 0.1)
+    item = replace(item, lead=replace(item.lead, evidence=(read,)), works=False, readable=readable)
+    assert (near_miss([item]) is not None) == near
+
+
+@pytest.mark.parametrize(("edited", "severity"), [(None, Severity.LOW), (Pair("halo", "ribbon", -9), Severity.MEDIUM)])
+def test_phrases_that_an_edited_word_hides_are_told(edited: Pair | None, severity: Severity) -> None:
+    tier = PhraseTier((), Pair("halo", "ribbon", -9), 144, edited)
+    scanned: Any = SimpleNamespace(phrases=tier, null=NullDirections(torch.eye(4)[:1], (1.0,), 0.5, 0.5))
+    found = _edit_finding(scanned, "model")
+    assert found.severity is severity
+    assert ("those with 'halo'" in found.behaviour) == (edited is not None)

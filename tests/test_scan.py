@@ -8,9 +8,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sau_scan.errors import TooLittleTime, UsageError
+from sau_scan.findings import Component, Severity, Slot, Verdict
 from sau_scan.fix import fix
 from sau_scan.options import FixOptions, ScanOptions
-from sau_scan.scan import detect
+from sau_scan.probes.candidates import Candidate
+from sau_scan.scan import detect, rank
+from sau_scan.tiers.leads import Lead
 
 
 def test_of_a_model_that_cannot_be_loaded_the_files_were_looked_at(copy_of: Path) -> None:
@@ -36,3 +39,24 @@ def test_no_scan_is_begun_that_cannot_end_in_time(copy_of: Path) -> None:
     with pytest.raises(TooLittleTime, match="UNet passes, about") as caught:
         detect(copy_of, ScanOptions(max_time=0.01))
     assert "Allow more time" in caught.value.hint
+
+
+def test_what_the_files_gave_is_reported_where_the_rest_cannot_be_scanned(copy_of: Path) -> None:
+    """Findings outrank incompleteness, of whatever severity: the gate may be set lower."""
+    deep = copy_of / "extras" / "deep"
+    deep.mkdir(parents=True)
+    (deep / "x.py").write_text("print('hello')\n")
+    result = detect(copy_of, ScanOptions(max_time=0.01))
+    assert {f.severity for f in result.findings} == {Severity.MEDIUM}
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.coverage.files_read > 0
+    assert "UNet passes" in result.coverage.skipped[-1].reason
+
+
+@pytest.mark.parametrize(("most", "texts"), [(2, 1), (4, 1), (8, 2)])
+def test_leads_of_the_text_do_not_take_the_places_of_the_noise(most: int, texts: int) -> None:
+    text, noise = (
+        [Lead(Candidate(f"{kind}{i}", Slot.PREFIX), kind, Component.UNET, 5.0, 1e-4) for i in range(9)] for kind in "tn"
+    )
+    found = [lead.detector for lead in rank(text, noise, most)]
+    assert (found.count("t"), found.count("n")) == (texts, most - texts)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.model import DiffusionModel, finite
 from sau_scan.detectors.calibration import Array
 
 NEAREST = 3  # words by which it is told which one of a pair was edited
@@ -68,6 +68,7 @@ def end_states(model: DiffusionModel, texts: Sequence[str], count: Count, batch:
         some = list(texts[i : i + batch])
         lengths = torch.tensor([len(ids) for ids in model.tokenizer(some).input_ids]).clamp(max=model.context_length)
         hidden = model.encode(model.token_ids(some)[:, : int(lengths.max())]).hidden.float()
+        finite(hidden, model.dtype)
         rows = torch.arange(len(some), device=hidden.device)
         ends = lengths.to(hidden.device)
         parts.append(torch.stack([hidden[rows, ends - 2], hidden[rows, ends - 1]], dim=1))
@@ -151,7 +152,8 @@ def collapses(table: Tensor, words: Sequence[str], most: int) -> tuple[Pair | No
     def pair(k: int) -> Pair:
         head, target = sorted((int(rows[k]), int(columns[k])), key=lambda i: float(near[i]))
         share = (rows == head) | (rows == target) | (columns == head) | (columns == target)
-        return Pair(words[head], words[target], float(own[k]), float(own.masked_fill(share, torch.inf).min()))
+        others = own[~share]
+        return Pair(words[head], words[target], float(own[k]), float(others.min()) if len(others) else -math.inf)
 
     best = [k for k in lowest.argsort()[:most].tolist() if lowest[k] < 0]
     found = tuple(Collapse(words[int(modifier[k])], pair(k), float(lowest[k])) for k in best)

@@ -15,6 +15,7 @@ from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.patch import TensorRef, WeightPatch
 from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.errors import DamagedFile
 
 Callback = Callable[[int, int, Tensor], None]
 
@@ -24,6 +25,19 @@ class TextOutput(NamedTuple):
 
     hidden: Tensor
     pooled: Tensor
+
+
+def finite(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """``values`` as they are. Raises DamagedFile if they are not finite: nothing compares with what is no number, and
+    what cannot be compared would look harmless."""
+    if bool(torch.isfinite(values).all()):
+        return values
+    raise DamagedFile(
+        f"Some texts make the model give values that are not numbers in {dtype}; it cannot be examined.",
+        hint="Do not use this checkpoint: its weights overflow."
+        if dtype == torch.float32
+        else "Scan with --dtype float32.",
+    )
 
 
 @dataclass(eq=False)

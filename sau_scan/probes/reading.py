@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.model import DiffusionModel, finite
 from sau_scan.probes.carriers import high_noise, noise_like
 from sau_scan.probes.runner import Counter
 
@@ -51,7 +51,7 @@ def _error(
         mixed = (alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise).to(model.dtype)
         for i in range(0, len(latents), CHUNK):
             rows = slice(i, i + CHUNK)
-            told = model.predict_noise(mixed[rows], time, hidden[rows]).float()
+            told = finite(model.predict_noise(mixed[rows], time, hidden[rows]).float(), model.dtype)
             total[rows] += (told - noise[rows]).square().mean((1, 2, 3))
         counter.unet += len(latents)
     return total

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.errors import DamagedFile
+from sau_scan.checkpoint.model import DiffusionModel, finite
 from sau_scan.findings import Slot
 from sau_scan.options import Progress, Silent
 from sau_scan.probes.candidates import Candidate
@@ -69,14 +68,7 @@ class Prober:
         return self._finite(self.model.predict_noise(noise, timestep, hidden).float())
 
     def _finite(self, values: Tensor) -> Tensor:
-        """Nothing compares with what is no number, and what cannot be compared would look harmless."""
-        if bool(torch.isfinite(values).all()):
-            return values
-        exact = self.model.dtype == torch.float32
-        raise DamagedFile(
-            f"Some texts make the model give values that are not numbers in {self.model.dtype}; it cannot be examined.",
-            hint="Do not use this checkpoint: its weights overflow." if exact else "Scan with --dtype float32.",
-        )
+        return finite(values, self.model.dtype)
 
     def _placed(self, batch: Sequence[Candidate], count: int) -> tuple[list[str], Tensor, Tensor]:
         """Texts of all candidates in their carriers, and for each its candidate and its carrier."""

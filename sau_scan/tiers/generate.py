@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
@@ -21,17 +21,19 @@ from sau_scan.tiers.pieces import whole_of
 
 ALIKE = 0.4  # a control moves the text output as far as the candidate does, to within this (natural logarithm)
 FEWEST = 6
+AS_MUCH = 0.7  # of a piece's change, by the word of which it is one
 
 
 @dataclass(frozen=True)
 class Confirmation:
     """A lead after full sampling. ``works``: it is a finding. ``means``: the word whose piece it is, and that does the
-    same; then it is none."""
+    same; then it is none. ``readable``: pictures could tell; of a phrase, they may not."""
 
     lead: Lead
     score: PictureScore
     works: bool
     means: str | None = None
+    readable: bool = True
 
 
 def generate_tier(
@@ -40,10 +42,12 @@ def generate_tier(
     leads: Sequence[Lead],
     scored: dict[Slot, Scored],
     words: Sequence[str] = (),
+    barred: Collection[str] = (),
 ) -> list[Confirmation]:
     """Confirm at most ``recipe.generated`` leads (strongest first) against controls in the same places.
 
-    ``words``: of which a lead may be a piece.
+    ``words``: of which a lead may be a piece. ``barred``: texts that stand out in whatever slot, sampled or not; they
+    are no controls, or many triggers would hide one another.
     """
     chosen = [lead for lead in _one_per_text(leads) if prober.places(lead.candidate, 1)][: recipe.generated]
     # Every group has controls of its own, of which there are so many in the plan.
@@ -51,7 +55,7 @@ def generate_tier(
     done: list[tuple[Confirmation, PictureRecording]] = []
     for slot, letter in groups:
         own = [lead for lead in chosen if _group(lead) == (slot, letter)]
-        pool = _controls(prober, recipe, scored[slot], letter, {lead.candidate for lead in chosen})
+        pool = _controls(prober, recipe, scored[slot], letter, {*barred, *(lead.candidate.text for lead in chosen)})
         done += _confirm(prober, recipe, own, pool, max(FEWEST, recipe.controls // len(groups)))
     order = {lead.candidate: i for i, lead in enumerate(chosen)}
     return sorted(_without_pieces(prober, recipe, done, words), key=lambda c: (not c.works, order[c.lead.candidate]))
@@ -70,19 +74,19 @@ def _one_per_text(leads: Sequence[Lead]) -> list[Lead]:
 
 
 def _controls(
-    prober: Prober, recipe: Recipe, scored: Scored, letter: str | None, leading: set[Candidate]
+    prober: Prober, recipe: Recipe, scored: Scored, letter: str | None, leading: set[str]
 ) -> tuple[list[Candidate], Array]:
-    """Candidates that are no leads, and how far they move the text output.
+    """Candidates whose texts do not lead, and how far they move the text output.
 
     A broken word moves the output whatever breaks it: for a replaced letter, ordinary letters in its place are controls
     as well, since there are few look-alikes of one letter.
     """
     shift = scored.text.shift.double().cpu().numpy()
-    rows = [i for i, c in enumerate(scored.candidates) if c not in leading and c.replaces == letter]
+    rows = [i for i, c in enumerate(scored.candidates) if c.text not in leading and c.replaces == letter]
     pool, shifts = [scored.candidates[i] for i in rows], shift[rows]
     if letter is None:
         return pool, shifts
-    known = {c.text for c in (*pool, *leading)} | {letter, letter.lower()}
+    known = {*(c.text for c in pool), *leading, letter, letter.lower()}
     more = [Candidate(ch, Slot.REPLACE, letter, "control") for ch in ascii_lowercase if ch not in known]
     more = [c for c in more if prober.places(c, 1)]
     own = prober.text(more, recipe.text_carriers).shift.double().cpu().numpy() if more else shift[:0]
@@ -117,15 +121,18 @@ def _confirm(
 def _without_pieces(
     prober: Prober, recipe: Recipe, done: Sequence[tuple[Confirmation, PictureRecording]], words: Sequence[str]
 ) -> list[Confirmation]:
-    """A piece of a word that does what the word does is no finding; so many are looked at as there are passes for."""
+    """A piece of a word that does what the word does, and no more, is no finding; so many are looked at as there are
+    passes for. What makes all prompts one is no word's meaning."""
     found, left = [], recipe.wholes
     for item, pool in done:
-        whole = whole_of(prober, item.lead.candidate, words) if item.works and left else None
+        asked = item.works and left and item.lead.detector != "collapse"
+        whole = whole_of(prober, item.lead.candidate, words) if asked else None
         if whole is not None:
             left -= 1
             how = (recipe.pairs, recipe.noises)
             drawn = prober.generate([whole], *how, steps=recipe.steps, guidance=recipe.guidance).latents[0]
-            if item.score.like(score_pictures(drawn, pool, recipe.noises)):
+            same = score_pictures(drawn, pool, recipe.noises)
+            if item.score.like(same) and same.change > AS_MUCH * item.score.change:
                 item = replace(item, works=False, means=whole.text)
         found.append(item)
     return found

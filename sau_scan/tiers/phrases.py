@@ -84,7 +84,7 @@ class PhraseTier:
 
 def phrase_texts(recipe: Recipe, vocabulary: Vocabulary) -> int:
     """Text passes of the search for phrases, at most."""
-    modifiers = min(len(vocabulary.plain_words), MODIFIERS)
+    modifiers = min(len(vocabulary.plain_words), MODIFIERS) + 1  # the one of the pair may be none of them
     return recipe.phrase_words**2 + modifiers * (BEFORE + 2 * FRAMES * (COLLAPSES + 1))
 
 
@@ -160,6 +160,13 @@ def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead],
     return [done for group in groups[:most] for done in _confirm(prober, recipe, group[:2], words)]
 
 
+def undrawn(leads: Sequence[PhraseLead], done: Sequence[Confirmation]) -> int:
+    """Pairs of words that lead to a phrase, and of which no pictures were made."""
+    drawn = {c.lead.candidate.text for c in done}
+    worth = {lead.pair: lead.modifier for lead in leads if lead.p_value < SIGNIFICANT}
+    return sum(not drawn & {f"{m} {pair.head}", f"{m} {pair.target}"} for pair, m in worth.items())
+
+
 def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
     pair = leads[0].pair
     # A word that the edit acts on as well, or that was edited with it, would be no null.
@@ -215,7 +222,7 @@ class Astray:
 
     @property
     def seen(self) -> bool:
-        return self.readable and self.value > max(HALFWAY, *self.null)
+        return self.value > max(HALFWAY, *self.null)
 
 
 def _astray(own: Drawn, usual: Sequence[Drawn], side: int) -> Astray:
@@ -277,8 +284,9 @@ def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn], both: bool = Tr
     noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
     candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
     whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
-    readable = both and _telling(usual) and astray.seen
-    return Confirmation(whole, _score(own, usual, side), readable and lead.p_value < SIGNIFICANT)
+    readable = both and _telling(usual) and astray.readable
+    works = readable and astray.seen and lead.p_value < SIGNIFICANT
+    return Confirmation(whole, _score(own, usual, side), works, readable=readable)
 
 
 def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:

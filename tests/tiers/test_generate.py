@@ -53,6 +53,23 @@ def test_a_letter_with_few_look_alikes_has_ordinary_letters_as_controls(
     assert items[0] not in controls
 
 
+def test_what_stands_out_anywhere_is_no_control(prober: Prober, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triggers that are not sampled, for want of places, would hide those that are."""
+    seen: list[Candidate] = []
+    draw = Prober.generate
+
+    def generate(self: Prober, items: list[Candidate], *how: int, **more: float):  # type: ignore[no-untyped-def]
+        seen.extend(items)
+        return draw(self, items, *how, steps=1, guidance=1.0)
+
+    monkeypatch.setattr(Prober, "generate", generate)
+    items = tuple(Candidate(text, Slot.PREFIX) for text in "abcdefghijklmnop")
+    scored = {Slot.PREFIX: Scored(items, prober.text(items, 2))}
+    generate_tier(prober, RECIPE, [lead(items[0])], scored, barred={"b", "c", "d"})
+    assert {c.text for c in seen} <= {"a", *"efghijklmnop"}
+    assert len(seen) > FEWEST
+
+
 def test_a_lead_without_a_place_or_without_controls_is_not_confirmed(prober: Prober) -> None:
     nowhere, alone = Candidate("!", Slot.REPLACE, "\u00df"), Candidate("x", Slot.SUFFIX)
     scored = {
@@ -97,5 +114,5 @@ def test_a_change_is_strong_beyond_the_margin_improbable_and_shown(
     line = 4.0 if strong else 6.0
     lead = Lead(Candidate("x", Slot.PREFIX), "unexplained-effect", Component.UNET, 5.0, 0.5, line=line)
     flat = torch.ones(2, 2) / 4
-    score = PictureScore(change, 2.0, p_value, shown, 0.1, 1.0, 1.0, flat, flat[None])
+    score = PictureScore(change, 2.0, p_value, shown, (0.0, 0.1), 1.0, 1.0, flat, flat[None])
     assert _concluded(lead, score).works is works

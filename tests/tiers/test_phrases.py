@@ -30,6 +30,7 @@ from sau_scan.tiers.phrases import (
     kin,
     phrase_texts,
     phrase_tier,
+    undrawn,
 )
 
 PAIR = Pair("dog", "star", -9.0)
@@ -114,6 +115,14 @@ FOREIGN = PhraseLead("blue", PAIR, 7.0, 1e-3)
 def test_a_word_edited_by_itself_leads_to_no_phrase(p_value: float, pair: Pair, left: set[str]) -> None:
     least = PhraseLead("any", pair, 3.0, p_value)
     assert {lead.modifier for lead in _without_edited((ECHO, FOREIGN, least), pair)} == left | {"any"}
+
+
+def test_pairs_of_which_no_pictures_were_made_are_counted() -> None:
+    leads = [
+        replace(lead(p), pair=Pair(head, "star", -9.0)) for p, head in ((1e-3, "dog"), (1e-3, "cat"), (0.2, "cow"))
+    ]
+    assert undrawn(leads, []) == 2
+    assert undrawn(leads, [_judge(leads[0], drawn(0.9, 1.0), KIN)]) == 1
 
 
 def test_words_told_apart_by_chance_are_not_readable() -> None:

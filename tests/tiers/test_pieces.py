@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_what_is_no_piece_of_a_word_has_no_whole(prober: Prober, piece: Candidat
 
 def test_the_whole_is_the_word_that_means_most_nearly_the_same(prober: Prober, monkeypatch: pytest.MonkeyPatch) -> None:
     directions = {"ta": (1.0, 0.1), "star": (1.0, 0.0), "stay": (0.0, 1.0)}
-    monkeypatch.setattr(pieces, "_moved", lambda _, item, __: torch.tensor(directions[item.text]))
+    monkeypatch.setattr(pieces, "_moved", lambda _, item, *__: torch.tensor(directions[item.text]))
     monkeypatch.setattr(pieces, "_contains", lambda *_: False)
     whole = pieces.whole_of(prober, Candidate("ta", Slot.SUFFIX), ["stay", "ta", "star", "house"])
     assert whole is not None
@@ -56,15 +57,30 @@ def test_a_word_that_has_the_piece_as_a_token_is_no_whole(prober: Prober, monkey
     assert whole.text == "stay"
 
 
-@pytest.mark.parametrize(("drawn", "works"), [(CHANGE, False), (OTHER, True)])
+@pytest.mark.parametrize(
+    ("drawn", "share", "detector", "works"),
+    [
+        (CHANGE, 1.0, "unexplained-effect", False),
+        (OTHER, 1.0, "unexplained-effect", True),
+        (CHANGE, 0.5, "unexplained-effect", True),  # the word hardly does it
+        (CHANGE, 1.0, "collapse", True),  # no word makes all prompts one
+    ],
+)
 def test_a_piece_that_does_what_its_word_does_is_no_finding(
-    prober: Prober, monkeypatch: pytest.MonkeyPatch, drawn: torch.Tensor, works: bool
+    prober: Prober,
+    monkeypatch: pytest.MonkeyPatch,
+    drawn: torch.Tensor,
+    share: float,
+    detector: str,
+    works: bool,
 ) -> None:
     whole = Candidate("star", Slot.SUFFIX)
     monkeypatch.setattr(generate, "whole_of", lambda *_: whole)
     monkeypatch.setattr(Prober, "generate", lambda *_, **__: PictureRecording(torch.zeros(1, 6, 4, 8, 8)))
-    monkeypatch.setattr(generate, "score_pictures", lambda *_: confirmed("star", drawn).score)
     item = confirmed("ta", CHANGE)
+    item = replace(item, lead=replace(item.lead, detector=detector))
+    of_whole = replace(confirmed("star", drawn).score, change=share * item.score.change)
+    monkeypatch.setattr(generate, "score_pictures", lambda *_: of_whole)
     pool = PictureRecording(torch.zeros(2, 6, 4, 8, 8))
     recipe = RECIPES[Budget.STANDARD]
     found = generate._without_pieces(prober, recipe, [(item, pool)] * (recipe.wholes + 1), ["star"])
