@@ -56,6 +56,6 @@ def test_an_edit_in_the_weights_leaves_room_for_everything_that_decides(budget: 
     plan = make_plan(recipe, candidates, carriers=24, overhead=192, phrase_texts=1000)
     assert plan.unet_passes <= recipe.cap
     assert not plan.skipped
-    assert len(plan.candidates[Slot.PREFIX]) > 0.2 * len(candidates[Slot.PREFIX])
+    assert len(plan.candidates[Slot.PREFIX]) > 150  # rules first; a leaner recipe leaves more
     assert plan.recipe.controls >= 12
     assert plan.recipe.generated >= 2
