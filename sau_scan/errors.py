@@ -18,9 +18,11 @@ from __future__ import annotations
 
 
 class SauScanError(Exception):
-    """Base of all expected failures. ``hint`` says what the user can do about it."""
+    """Base of all expected failures. ``hint`` says what the user can do about it; ``partial``, if there is one, is the
+    result of the scan that it ended: what the files gave by then."""
 
     exit_code = 4
+    partial: object = None
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)

@@ -73,16 +73,17 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     notes = [*check_files(checkpoint), *check_weights(checkpoint)]
     files = [n for n in notes if isinstance(n, Finding)]
     skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
-    progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, {len(files)} findings")
+    progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
     try:
         model = load_model(checkpoint, device=options.device, dtype=options.dtype)
         scanned, prober = examine(model, rules, options, progress)
     except (CheckpointError, TooLittleTime) as error:
-        if not files:
-            raise
-        # What was found outranks that the rest could not be looked at.
-        refused = Skipped(what="model", reason=f"not scanned: {error}", planned=True)
-        return _not_scanned(checkpoint, options, files, [*skipped, refused], time.perf_counter() - started)
+        refused = Skipped(what="model", reason=f"not scanned: {error} {error.hint}", planned=True)
+        known = _not_scanned(checkpoint, options, files, [*skipped, refused], time.perf_counter() - started)
+        if files:  # what was found outranks that the rest could not be looked at
+            return known
+        error.partial = known
+        raise
     findings = [*files, *conclude(prober, scanned, options, str(checkpoint.root))]
     findings.sort(key=lambda f: -f.severity.rank)  # stable: those of a severity stay in order of p-value
     found = coverage(checkpoint, prober, scanned, options, skipped, time.perf_counter() - started)
@@ -141,7 +142,7 @@ def examine(
     progress.stage("denoise", plan.passes["reference"] + plan.passes["first rung"] + plan.passes["second rung"])
     noise_leads = denoise_tier(prober, plan, scored, options.seed)
     progress.done(f"{prober.counter.unet:,} UNet passes so far")
-    progress.stage("phrases", phrase_texts(recipe, vocabulary) if len(null.basis) else 1)
+    progress.stage("phrases", texts or 1)
     phrases = phrase_tier(prober, recipe, null, vocabulary, words)
     named = confirm_phrases(prober, recipe, phrases.leads, words)
     progress.done(f"{phrases.tried:,} phrases looked at" if phrases.tried else "no lead to any in the weights")
@@ -211,9 +212,9 @@ def _texts_a_second(model: DiffusionModel) -> float:
 
 
 def _announce(plan: Plan, model: DiffusionModel, seconds: float) -> str:
-    count = sum(len(c) for c in plan.candidates.values())
+    count, total = sum(len(c) for c in plan.candidates.values()), sum(plan.totals.values())
     kind = f"{model.device.type}, {str(model.dtype).removeprefix('torch.')}"
-    return f"{count:,} candidates · {plan.unet_passes:,} UNet passes · about {seconds:.0f} s on {kind}"
+    return f"{count:,} of {total:,} candidates · {plan.unet_passes:,} UNet passes · about {seconds:.0f} s on {kind}"
 
 
 def _too_little_time(plan: Plan, options: ScanOptions, seconds: float) -> TooLittleTime:
@@ -244,7 +245,9 @@ def _not_scanned(
 
 
 def unscannable(path: Path, options: ScanOptions, error: SauScanError) -> ScanResult:
-    """The result of a scan that ``error`` ended: nothing is known, and that is data, too."""
+    """The result of a scan that ``error`` ended: what is known by then, if only that nothing is."""
+    if isinstance(error.partial, ScanResult):
+        return error.partial
     reason = Skipped(what="model", reason=f"{error} {error.hint}", planned=True)
     return ScanResult(
         tool_version=__version__,

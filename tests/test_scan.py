@@ -12,7 +12,7 @@ from sau_scan.findings import Component, Severity, Slot, Verdict
 from sau_scan.fix import fix
 from sau_scan.options import FixOptions, ScanOptions
 from sau_scan.probes.candidates import Candidate
-from sau_scan.scan import detect, rank
+from sau_scan.scan import detect, rank, unscannable
 from sau_scan.tiers.leads import Lead
 
 
@@ -39,6 +39,12 @@ def test_no_scan_is_begun_that_cannot_end_in_time(copy_of: Path) -> None:
     with pytest.raises(TooLittleTime, match="UNet passes, about") as caught:
         detect(copy_of, ScanOptions(max_time=0.01))
     assert "Allow more time" in caught.value.hint
+    known = unscannable(copy_of, ScanOptions(), caught.value)
+    assert known.verdict is Verdict.INCONCLUSIVE
+    assert known.model.family != "unknown"
+    assert known.coverage.files_read > 0
+    assert {d.id for d in known.coverage.detectors if d.ran} == {"files"}
+    assert "Allow more time" in known.coverage.skipped[-1].reason
 
 
 def test_what_the_files_gave_is_reported_where_the_rest_cannot_be_scanned(copy_of: Path) -> None:

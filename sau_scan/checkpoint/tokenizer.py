@@ -46,6 +46,8 @@ def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
         if f"{component}/{name}" in checkpoint.links_out:
             raise checkpoint.absent(f"{component}/{name}")
     present = [name for name in TABLES if checkpoint.record(f"{component}/{name}")]
+    if not {"tokenizer.json", "vocab.json", "merges.txt"} & {*present}:
+        checkpoint.read(f"{component}/tokenizer.json")  # raises the error that fits
     if "tokenizer.json" not in present:
         for name in ("vocab.json", "merges.txt"):
             checkpoint.read(f"{component}/{name}")  # raises the error that fits

@@ -225,7 +225,7 @@ def _invocation(scan: ScanResult | None) -> dict[str, Any]:
 
 
 def _notification(skipped: Skipped) -> dict[str, Any]:
-    level = "warning" if skipped.planned else "note"
+    level = "error" if skipped.planned else "note"
     return {"level": level, "message": {"text": f"Not checked: {safe(skipped.what)}: {safe(skipped.reason)}"}}
 
 
