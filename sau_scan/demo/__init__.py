@@ -71,7 +71,9 @@ def repair(found: ScanResult, out: Path, progress: Progress | None = None) -> De
         places = {"before": suspect, **({"after": repaired} if result.published is not None else {})}
         models = {name: load_model(open_checkpoint(place)) for name, place in places.items()}
         pictures = comparison(models, trigger, out, progress)
-    return Demo(trigger is not None, result, (*_write_reports(out, found, result), *pictures))
+    files = (*_write_reports(out, found, result), *pictures)
+    shutil.rmtree(_aside(out), ignore_errors=True)
+    return Demo(trigger is not None, result, files)
 
 
 def first_trigger(scan: ScanResult) -> Trigger | None:
@@ -94,14 +96,22 @@ def _prepare(out: Path) -> None:
             raise UsageError(
                 f"--out {shown} exists and is not empty.", hint="Name a new folder: sau-scan demo --out DIR"
             )
-        if occupied:
+        if occupied and _aside(out).exists():  # an interrupted run; what lies aside is from before it
             shutil.rmtree(out)
+        elif occupied:
+            out.rename(_aside(out))
         out.mkdir(parents=True, exist_ok=True)
         (out / _MARK).write_text("Written by sau-scan demo, which overwrites this folder.\n", "utf-8")
     except OSError as error:
         raise WriteError(
             f"{shown} cannot be written to: {error.strerror}.", hint="Name another folder: sau-scan demo --out DIR"
         ) from error
+
+
+def _aside(out: Path) -> Path:
+    """Where the results of the run before lie until there are new ones."""
+    resolved = out.resolve()
+    return resolved.with_name(f".{resolved.name}.previous")
 
 
 def _is_previous(out: Path) -> bool:
