@@ -127,7 +127,8 @@ def _leads(
 ) -> list[PhraseLead]:
     """The modifier of ``collapse``, and the one that stands out most of the whole vocabulary.
 
-    The former comes first: it is a word of content, as those of a phrase are; others may excite the edit as well.
+    The former comes first: it is a word of content, as those of a phrase are; others may excite the edit as well. But a
+    piece of a word comes after the word.
     """
     pair, rows = collapse.pair, crowded_frames(words.responsive, FRAMES, prober.seed)
     places = [row.replace(f" {BLANK}", "") + f" {BLANK}" for row in rows]
@@ -138,7 +139,8 @@ def _leads(
         return []
     scores = robust_z(-np.log(told_apart(prober.model, projections, pair, pool, places, count)))
     p_values = adjusted(tail_p_values(scores))
-    chosen = dict.fromkeys([*([0] if collapse.modifier else []), int(scores.argmax())])
+    both = dict.fromkeys([*([0] if collapse.modifier else []), int(scores.argmax())])
+    chosen = sorted(both, key=lambda i: any(pool[i] != pool[j] and pool[i] in pool[j] for j in both))
     usual = frozenset(word for word, score in zip(pool, scores, strict=True) if score <= 0)
     return [PhraseLead(pool[i], pair, float(scores[i]), float(p_values[i]), usual) for i in chosen]
 
@@ -176,7 +178,7 @@ def _confirm(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words:
     others = kin(prober, leads[0].modifier, pair.head, pool)
     shown = (pair.head, pair.target, *words.neutral[:PHRASE_NEUTRAL], *_content(words, pair))
     texts = prober.encode([f"a {word}" for word in shown])[0]
-    usual = [Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others]
+    usual = _legible([Drawn.of(prober, recipe, modifier, pair, texts) for modifier in others])
     drawn = [Drawn.of(prober, recipe, lead.modifier, pair, texts[:2]) for lead in leads]
     cold = [word in set(words.neutral) for word in (pair.head, pair.target)]
     both = all(m > MEANING or not c for m, c in zip(_meaning(usual), cold, strict=True))
@@ -207,6 +209,16 @@ class Drawn:
         made = [_pictures(prober, recipe, f"{modifier} {word}") for word in (pair.head, pair.target)]
         read = [read_as(prober.model, m, texts, prober.counter, prober.seed) for m in made]
         return cls(made[0], made[1], torch.stack(read))
+
+
+def _legible(usual: Sequence[Drawn]) -> Sequence[Drawn]:
+    """The kin, but for one where that one alone spoils the reading: what it draws by itself may hide either word."""
+    leans = torch.stack([(d.errors[:, :, 0] - d.errors[:, :, 1]).mean(1) for d in usual])
+    near, far = leans.unbind(1)
+    if bool(near.max() < far.min()) or len(usual) < PHRASE_KIN:
+        return usual
+    least = int((far - near).argmin())
+    return [d for i, d in enumerate(usual) if i != least]
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from sau_scan.analysers.null_directions import NullDirections
-from sau_scan.analysers.phrases import Pair
+from sau_scan.analysers.phrases import Collapse, Pair
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import open_checkpoint
 from sau_scan.demo import checkpoint_path
 from sau_scan.findings import Slot
 from sau_scan.options import Budget
-from sau_scan.probes.candidates import read_vocabulary
+from sau_scan.probes.candidates import Vocabulary, read_vocabulary
 from sau_scan.probes.carriers import Words, sort_words
 from sau_scan.probes.plan import PHRASE_KIN, RECIPES
 from sau_scan.probes.runner import Prober
+from sau_scan.tiers import phrases
 from sau_scan.tiers.phrases import (
     Drawn,
     PhraseLead,
     PhraseTier,
     _judge,
+    _legible,
     _meaning,
     _without_edited,
     confirm_phrases,
@@ -79,6 +82,17 @@ def test_pictures_alone_are_not_enough() -> None:
 def test_nothing_is_read_where_kin_are_not_drawn_as_themselves() -> None:
     """After an edit of a word by itself both words are drawn alike, whatever comes before."""
     assert not _judge(lead(1e-12), drawn(0.9, 1.0), [*KIN, drawn(1.0, 1.0)]).works
+
+
+def test_one_of_the_kin_may_hide_either_word() -> None:
+    """Its pictures of both show what it draws by itself."""
+    hides = drawn(-2.0, -1.9, 4)
+    assert _legible(KIN) == KIN
+    assert _legible([hides, *KIN[:2]]) == KIN[:2]
+    assert not _judge(lead(), drawn(0.9, 1.0), [hides, *KIN[:2]]).works
+    assert _judge(lead(), drawn(0.9, 1.0), _legible([hides, *KIN[:2]])).works
+    two = _legible([hides, drawn(1.0, 1.0, 5), KIN[0]])
+    assert not _judge(lead(1e-12), drawn(0.9, 1.0), two).works
 
 
 def test_a_phrase_must_go_farther_astray_than_any_kin() -> None:
@@ -165,6 +179,31 @@ def test_the_search_and_its_pictures_keep_to_the_plan(demo: DiffusionModel) -> N
         assert len(done) == (len(pair) if most else 0)
         assert bool(prober.counter.unet) == bool(most)
         assert prober.counter.unet <= most
+
+
+@pytest.mark.parametrize(
+    ("collapse", "strongest", "order"),
+    [("oot", "soot", ["soot", "oot"]), ("soot", "oot", ["soot", "oot"]), ("red", "soot", ["red", "soot"])],
+)
+def test_of_two_modifiers_the_word_of_content_comes_first_but_a_piece_after_its_word(
+    demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch, collapse: str, strongest: str, order: list[str]
+) -> None:
+    words = {word: i for i, word in enumerate(("soot", "oot", "red", *(f"w{chr(97 + i)}x" for i in range(26))))}
+
+    def told(_: object, __: object, ___: object, pool: list[str], *____: object) -> np.ndarray:
+        return np.array([0.1 if m == strongest else 0.3 if m == collapse else 0.9 + 0.001 * len(m) for m in pool])
+
+    monkeypatch.setattr(phrases, "told_apart", told)
+    prober = Prober(demo, ("a",), ("x",), 0)
+    found = phrases._leads(
+        prober,
+        torch.eye(2),
+        Vocabulary(words, 0),
+        Words(tuple(words), ()),
+        Collapse(collapse, PAIR, -9.0),
+        lambda _: None,
+    )
+    assert [lead.modifier for lead in found] == order
 
 
 def test_without_an_edit_nothing_is_searched(demo: DiffusionModel) -> None:
