@@ -129,12 +129,13 @@ def examine(
         most=most,
         seed=options.seed,
     )
+    seconds = plan.unet_passes / rate + plan.text_passes / texts_a_second
     if most is not None and plan.unet_passes > most:
-        raise _too_little_time(plan, options, plan.unet_passes / rate + plan.text_passes / texts_a_second)
+        raise _too_little_time(plan, options, seconds)
     recipe = plan.recipe
     prober = Prober(model, carriers, words.neutral[: recipe.neutrals], options.seed, progress=progress)
     prober.counter.unet += TIMED
-    progress.plan(_announce(plan, model, plan.unet_passes / rate + plan.text_passes / texts_a_second))
+    progress.plan(_announce(plan, model, seconds))
 
     progress.stage("text", sum(len(c) for c in plan.candidates.values()))
     scored, text_leads = text_tier(prober, plan)
