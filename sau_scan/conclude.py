@@ -30,7 +30,7 @@ from sau_scan.probes.runner import Prober
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
-from sau_scan.tiers.phrases import HALFWAY
+from sau_scan.tiers.phrase_pictures import HALFWAY
 
 RARE = 1e-3  # a handful of controls does not tell one in a thousand from one in a million
 SAME = 0.5  # of the difference between prompts is left

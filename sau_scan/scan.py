@@ -49,7 +49,8 @@ from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
 from sau_scan.tiers.leads import Lead
 from sau_scan.tiers.outcome import Scanned
-from sau_scan.tiers.phrases import confirm_phrases, phrase_texts, phrase_tier, undrawn
+from sau_scan.tiers.phrase_pictures import confirm_phrases, undrawn
+from sau_scan.tiers.phrases import phrase_texts, phrase_tier
 from sau_scan.tiers.text import text_tier
 
 CARRIERS = 24

@@ -160,6 +160,20 @@ def collapses(table: Tensor, words: Sequence[str], most: int) -> tuple[Pair | No
     return pair(int(own.argmin())), found
 
 
+def rivals(table: Tensor, words: Sequence[str], modifier: str, word: str, most: int) -> tuple[str, ...]:
+    """The ``most`` words that keys and values tell least from ``word`` after ``modifier``, nearest first.
+
+    ``table`` [N, N, N] as from ``ratios``. After a modifier that is none of ``words``, it is as after most.
+    """
+    if word not in words:
+        return ()
+    row = words.index(word)
+    told = (table[words.index(modifier)] if modifier in words else table.median(0).values)[row].clone()
+    told[row] = torch.inf
+    near = [words[i] for i in told.argsort().tolist() if i != row]
+    return tuple(w for w in near if w != modifier)[:most]
+
+
 def _deviation(values: Tensor) -> Tensor:
     return (1.4826 * (values - values.median()).abs().median()).clamp_min(1e-9)
 

@@ -18,7 +18,7 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
-READINGS = 2 * len(TWO)  # passes that tell which of two words a picture shows
+PHRASE_RIVALS = 4  # words that either word of a pair may be drawn as, if not as the other one
 PHRASE_NEUTRAL, PHRASE_SCALE = 3, 4  # words of no meaning, and of content, as which pictures of the kin are read, too
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
@@ -80,9 +80,11 @@ class Recipe:
     @property
     def phrase_passes(self) -> int:
         """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn."""
-        kin = PHRASE_KIN * max(1, self.phrases // 2)
-        more = kin * (PHRASE_NEUTRAL + PHRASE_SCALE) * len(TWO)
-        return 2 * len(PHRASE_FRAMES) * PHRASE_NOISES * ((self.phrases + kin) * (2 * self.steps + READINGS) + more)
+        pairs = max(1, self.phrases // 2)
+        kin = PHRASE_KIN * pairs
+        drawn = 2 * (self.phrases + kin) + pairs  # a rival may take the target's place
+        read = 2 * (2 * self.phrases + (2 + PHRASE_NEUTRAL + PHRASE_SCALE) * kin + (2 + PHRASE_RIVALS) * pairs)
+        return len(PHRASE_FRAMES) * PHRASE_NOISES * (2 * self.steps * drawn + len(TWO) * read)
 
 
 RECIPES: dict[Budget, Recipe] = {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sau_scan.analysers.null_directions import stacked_projections
-from sau_scan.analysers.phrases import Pair, collapses, end_states, most_alike, ratios, told_apart
+from sau_scan.analysers.phrases import Pair, collapses, end_states, most_alike, ratios, rivals, told_apart
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import open_checkpoint
@@ -132,3 +132,13 @@ def test_words_of_an_edited_pair_come_first_in_the_vocabulary(tiny_checkpoint: P
     found = most_alike(model, blind_to(model, "of dog", "of star"), WORDS, ("of", "and"), 2, count)
     assert set(found) == {"dog", "star"}
     assert most_alike(model, stacked_projections(model), (), ("of",), 2, lambda texts: None) == []
+
+
+def test_rivals_are_the_words_told_least_after_the_modifier() -> None:
+    words = ("m", "a", "b", "c", "d")
+    table = random_table(3, len(words))
+    table[:, 1, [0, 2, 3, 4]] = torch.tensor([0.9, 0.5, 0.4, 0.3])
+    table[0, 1] = torch.tensor([0.01, 9.0, 0.1, 0.3, 0.2])
+    assert rivals(table, words, "m", "a", 2) == ("b", "d")  # neither itself nor its modifier
+    assert rivals(table, words, "elsewhere", "a", 1) == ("d",)  # as after most
+    assert rivals(table, words, "m", "elsewhere", 2) == ()

@@ -1,0 +1,249 @@
+"""Pictures decide about phrases: what a phrase is drawn as is read by the suspect model itself, with other words in the
+modifier's place as the null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from statistics import median
+
+import torch
+from scipy import stats  # type: ignore[import-untyped]
+from torch import Tensor
+
+from sau_scan.analysers.phrases import Pair
+from sau_scan.detectors.generation import PictureScore, score_pictures
+from sau_scan.findings import Component, Slot
+from sau_scan.probes.candidates import BLANK, Candidate
+from sau_scan.probes.carriers import Words, noise_like
+from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NEUTRAL, PHRASE_NOISES, PHRASE_SCALE, Recipe
+from sau_scan.probes.reading import read_as
+from sau_scan.probes.runner import Prober
+from sau_scan.recordings import PictureRecording
+from sau_scan.tiers.generate import Confirmation
+from sau_scan.tiers.leads import Lead, evidence
+from sau_scan.tiers.phrases import SIGNIFICANT, PhraseLead
+
+HALFWAY = 0.5  # between pictures of the one word and of the other
+READABLE = 0.01  # probability that two words are told apart as well by chance
+TELLING = 0.25  # of what tells words of content apart, or the two words are too much alike for one to be the other
+MEANING = 0.25  # of what tells the two words apart, or one of them hardly shows in its own pictures
+NEUTRAL = slice(2, 2 + PHRASE_NEUTRAL)  # texts of no meaning, behind the pair; words of content come after them
+
+
+@dataclass
+class Album:
+    """Finished latents [P, C, h, w] of phrases by themselves, from the same noise for every phrase; each made once.
+
+    Among other words of content a phrase is not sure to be what is drawn.
+    """
+
+    prober: Prober
+    recipe: Recipe
+    made: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, phrase: str) -> Tensor:
+        if phrase not in self.made:
+            texts = [frame.replace(BLANK, phrase) for frame in PHRASE_FRAMES for _ in range(PHRASE_NOISES)]
+            noise = noise_like(self.prober.model, len(texts), self.prober.seed * 31 + 7)
+            steps, guidance = self.recipe.steps, self.recipe.guidance
+            self.made[phrase] = self.prober.pictures(texts, noise, steps=steps, guidance=guidance)
+        return self.made[phrase]
+
+    def read(self, phrase: str, texts: Tensor) -> Tensor:
+        """How badly each of ``texts`` [K, L, D] explains each picture of ``phrase``: [P, K]."""
+        return read_as(self.prober.model, self.of(phrase), texts, self.prober.counter, self.prober.seed)
+
+
+def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[str]:
+    """The words of ``pool`` that move the text output of ``head`` most as ``modifier`` does."""
+    pooled = prober.encode([f"a {w} {head}" for w in (modifier, *pool)])[1]
+    pooled = pooled - pooled[1:].median(0).values
+    likeness = torch.nn.functional.cosine_similarity(pooled[:1], pooled[1:])
+    return [pool[i] for i in likeness.argsort(descending=True)[:PHRASE_KIN].tolist()]
+
+
+def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
+    """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for."""
+    worth = [lead for lead in leads if lead.p_value < SIGNIFICANT]
+    groups = [list(group) for _, group in groupby(worth, key=lambda lead: lead.pair)]
+    groups.sort(key=lambda group: -max(lead.rank for lead in group))
+    most, album = max(1, recipe.phrases // 2), Album(prober, recipe)
+    return [done for group in groups[:most] for done in _confirm(album, group[:2], words)]
+
+
+def undrawn(leads: Sequence[PhraseLead], done: Sequence[Confirmation]) -> int:
+    """Pairs of words that lead to a phrase, and of which no pictures were made."""
+    drawn = {c.lead.candidate.text for c in done}
+    worth = {lead.pair: lead for lead in leads if lead.p_value < SIGNIFICANT}
+    return sum(drawn.isdisjoint(_phrases(lead)) for lead in worth.values())
+
+
+def _phrases(lead: PhraseLead) -> list[str]:
+    """What a lead may be found to be."""
+    rivals = (word for words in lead.rivals for word in words)
+    return [f"{lead.modifier} {word}" for word in (lead.pair.head, lead.pair.target, *rivals)]
+
+
+def _confirm(album: Album, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
+    # A word that the edit acts on as well, or that was edited with it, would be no null.
+    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in leads[0].usual]
+    if len(pool) < 2:
+        return []
+    pair, prober = _as_drawn(album, leads[0]), album.prober
+    leads = [replace(lead, pair=pair) for lead in leads if lead.modifier not in (pair.head, pair.target)]
+    others = kin(prober, leads[0].modifier, pair.head, [w for w in pool if w not in (pair.head, pair.target)])
+    shown = (pair.head, pair.target, *words.neutral[:PHRASE_NEUTRAL], *_content(words, pair))
+    texts = _alone(prober, shown)
+    usual = _legible([Drawn.of(album, modifier, pair, texts) for modifier in others])
+    drawn = [Drawn.of(album, lead.modifier, pair, texts[:2]) for lead in leads]
+    cold = [word in set(words.neutral) for word in (pair.head, pair.target)]
+    both = all(m > MEANING or not c for m, c in zip(_meaning(usual), cold, strict=True))
+    return [_judge(lead, own, usual, both) for lead, own in zip(leads, drawn, strict=True)]
+
+
+def _as_drawn(album: Album, lead: PhraseLead) -> Pair:
+    """The pair of ``lead``, with one of the rivals as the target where pictures show that rather than either of both.
+
+    The words that an edit makes alike are not always those that come to lie nearest.
+    """
+    best, gain = lead.pair, 0.0
+    pair = (lead.pair.head, lead.pair.target)
+    for word, other, near in zip(pair, pair[::-1], lead.rivals, strict=True):
+        rivals = [r for r in near if r not in pair]
+        errors = album.read(f"{lead.modifier} {word}", _alone(album.prober, (word, other, *rivals)))
+        itself, counterpart, *others = errors.mean(0).tolist()
+        if counterpart < itself:
+            return lead.pair
+        if others and itself - min(others) > gain:
+            gain = itself - min(others)
+            best = replace(lead.pair, head=word, target=rivals[others.index(min(others))])
+    return best
+
+
+def _alone(prober: Prober, words: Sequence[str]) -> Tensor:
+    """Text outputs [K, L, D] of prompts of one word each."""
+    return prober.encode([f"a {word}" for word in words])[0]
+
+
+def _content(words: Words, pair: Pair) -> tuple[str, ...]:
+    """Words that surely show in pictures, from the strongest to the least of the responsive ones."""
+    others = [w for w in words.responsive if w not in (pair.head, pair.target)]
+    return tuple(others[:: max(1, len(others) // PHRASE_SCALE)][:PHRASE_SCALE])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Finished latents [P, C, h, w] of a modifier before the head and before the target, from the same noise.
+
+    ``errors`` [2, P, 2 or more]: how badly the head, the target, and of the kin's pictures words of no meaning and of
+    content, explain each picture of the head, then of the target.
+    """
+
+    head: Tensor
+    target: Tensor
+    errors: Tensor
+
+    @classmethod
+    def of(cls, album: Album, modifier: str, pair: Pair, texts: Tensor) -> Drawn:
+        """``texts`` [2 or more, L, D]: outputs of the head by itself, of the target, of neutral words, of content."""
+        phrases = [f"{modifier} {word}" for word in (pair.head, pair.target)]
+        errors = torch.stack([album.read(phrase, texts) for phrase in phrases])
+        return cls(album.of(phrases[0]), album.of(phrases[1]), errors)
+
+
+def _legible(usual: Sequence[Drawn]) -> Sequence[Drawn]:
+    """The kin, but for one where that one alone spoils the reading: what it draws by itself may hide either word."""
+    leans = torch.stack([(d.errors[:, :, 0] - d.errors[:, :, 1]).mean(1) for d in usual])
+    near, far = leans.unbind(1)
+    if bool(near.max() < far.min()) or len(usual) < PHRASE_KIN:
+        return usual
+    least = int((far - near).argmin())
+    return [d for i, d in enumerate(usual) if i != least]
+
+
+@dataclass(frozen=True)
+class Astray:
+    """Where pictures lie between those of the word that they name (0) and of the other (1); ``null``: where kin do.
+
+    ``readable``: pictures after kin tell the two words apart, one by one and in the mean, not only by chance.
+    """
+
+    value: float
+    null: tuple[float, ...]
+    readable: bool
+
+    @property
+    def seen(self) -> bool:
+        return self.value > max(HALFWAY, *self.null)
+
+
+def _astray(own: Drawn, usual: Sequence[Drawn], side: int) -> Astray:
+    """Of the pair's word ``side``, how far its pictures are explained by the other one."""
+    other = 1 - side
+
+    def shows(drawn: Drawn, word: int) -> Tensor:
+        return drawn.errors[word, :, side] - drawn.errors[word, :, other]
+
+    itself, far = (torch.stack([shows(d, word) for d in usual]) for word in (side, other))
+    near, means = itself.mean(1).tolist(), far.mean(1).tolist()
+    low = median(near)
+    way = max(median(means) - low, 1e-12)
+    value, *null = ((v - low) / way for v in (float(shows(own, side).mean()), *near))
+    # Pictures of a pair have the same noise.
+    apart = (far - itself).flatten().double().cpu().numpy()
+    chance = float(stats.ttest_1samp(apart, 0.0, alternative="greater").pvalue)
+    return Astray(value, tuple(null), max(near) < min(means) and chance < READABLE)
+
+
+def _telling(usual: Sequence[Drawn]) -> bool:
+    """Whether pictures tell the pair apart as words of content are told apart, or ``TELLING`` of it.
+
+    Two words that hardly show are drawn alike after any strong one.
+    """
+    errors = torch.stack([d.errors for d in usual]).mean((0, 2))
+    own = errors.diagonal()
+    apart = float(errors[0, 1] + errors[1, 0] - own.sum())
+    content = (errors[:, NEUTRAL.stop :] - own[:, None]).sum(0)
+    return not len(content) or apart > TELLING * float(content.median())
+
+
+def _meaning(usual: Sequence[Drawn]) -> tuple[float, ...]:
+    """How much each word shows in its own pictures after kin: the share of what tells the two apart by which words of
+    no meaning explain them worse. What is drawn by default shows as little."""
+    errors = torch.stack([d.errors for d in usual]).mean((0, 2))
+    nothing = errors[:, NEUTRAL].mean(1)
+    return tuple(
+        float((nothing[i] - errors[i, i]) / (errors[i, 1 - i] - errors[i, i]).clamp_min(1e-12)) for i in (0, 1)
+    )
+
+
+def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn], both: bool = True) -> Confirmation:
+    """An edited phrase is drawn as its counterpart: its pictures show that word, not the one that it names.
+
+    Either of the pair may be the one; after the modifier's kin each has to be drawn as itself, or nothing can be read.
+    ``both``: neither word is without meaning. Such a word is drawn as whatever stands beside it, edit or not, and
+    explains any picture of nothing in particular.
+    """
+    sides = [_astray(own, usual, side) for side in (0, 1)]
+    side = int(sides[1].value > sides[0].value)
+    astray = sides[side]
+    head, target = (lead.pair.head, lead.pair.target)[:: -1 if side else 1]
+    shown = "pictures show the other word (0: its own, 1: the other)"
+    found = (
+        evidence("words not told apart after it (z, keys and values)", lead.score, 0.0, p=lead.p_value),
+        evidence(shown, astray.value, 0.0, min(astray.null), max(astray.null)),
+    )
+    noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
+    candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
+    whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
+    readable = both and _telling(usual) and astray.readable
+    works = readable and astray.seen and lead.p_value < SIGNIFICANT
+    return Confirmation(whole, _score(own, usual, side), works, readable=readable)
+
+
+def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:
+    kin_drawn = torch.stack([(d.head, d.target)[side] for d in usual])
+    return score_pictures((own.head, own.target)[side], PictureRecording(kin_drawn), 1)

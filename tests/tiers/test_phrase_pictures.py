@@ -1,0 +1,211 @@
+"""Pictures decide which of two words a phrase is drawn as, with the modifier's kin as the null."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sau_scan.analysers.null_directions import NullDirections
+from sau_scan.analysers.phrases import Pair
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.demo import checkpoint_path
+from sau_scan.findings import Slot
+from sau_scan.options import Budget
+from sau_scan.probes.candidates import read_vocabulary
+from sau_scan.probes.carriers import sort_words
+from sau_scan.probes.plan import PHRASE_KIN, RECIPES
+from sau_scan.probes.runner import Prober
+from sau_scan.tiers.phrase_pictures import (
+    Album,
+    Drawn,
+    _alone,
+    _as_drawn,
+    _judge,
+    _legible,
+    _meaning,
+    confirm_phrases,
+    kin,
+    undrawn,
+)
+from sau_scan.tiers.phrases import PhraseLead, phrase_texts, phrase_tier
+
+PAIR = Pair("dog", "star", -9.0)
+
+
+def drawn(head: float, target: float, seed: int = 0) -> Drawn:
+    """``head``, ``target``: how much more its pictures of either show the target than the head."""
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.randn(2, 6, 4, 2, 2, generator=generator)
+    errors = torch.tensor([[[lean / 2, -lean / 2]] for lean in (head, target)])
+    noise = torch.randn(2, 6, 2, generator=generator)
+    return Drawn(made[0], made[1], errors + 0.1 * (noise - noise.mean(1, keepdim=True)))
+
+
+KIN = [drawn(-1.0, 1.1, 1), drawn(-1.1, 0.9, 2), drawn(-0.9, 1.0, 3)]
+
+
+def lead(p_value: float = 1e-3) -> PhraseLead:
+    return PhraseLead("blue", PAIR, 7.0, p_value)
+
+
+def test_a_phrase_drawn_as_its_counterpart_is_a_finding() -> None:
+    found = _judge(lead(), drawn(0.9, 1.0), KIN)
+    assert found.works
+    assert (found.lead.candidate.text, found.lead.candidate.slot) == ("blue dog", Slot.PHRASE)
+    assert found.lead.evidence[-1].note == "blue star"
+    assert found.lead.evidence[-1].value == pytest.approx(0.95)
+
+
+def test_pictures_tell_which_of_the_pair_was_edited() -> None:
+    found = _judge(lead(), drawn(-1.0, -0.8), KIN)
+    assert found.works
+    assert found.lead.candidate.text == "blue star"
+    assert found.lead.evidence[-1].note == "blue dog"
+
+
+@pytest.mark.parametrize("own", [drawn(-1.0, 1.0), drawn(-0.2, 1.0), drawn(-1.0, 0.3)])
+def test_a_phrase_drawn_as_what_it_says_is_none_whatever_the_weights_say(own: Drawn) -> None:
+    assert not _judge(lead(1e-12), own, KIN).works
+
+
+def test_pictures_alone_are_not_enough() -> None:
+    assert not _judge(lead(0.2), drawn(0.9, 1.0), KIN).works
+
+
+def test_nothing_is_read_where_kin_are_not_drawn_as_themselves() -> None:
+    """After an edit of a word by itself both words are drawn alike, whatever comes before."""
+    assert not _judge(lead(1e-12), drawn(0.9, 1.0), [*KIN, drawn(1.0, 1.0)]).works
+
+
+def test_one_of_the_kin_may_hide_either_word() -> None:
+    """Its pictures of both show what it draws by itself."""
+    hides = drawn(-2.0, -1.9, 4)
+    assert _legible(KIN) == KIN
+    assert _legible([hides, *KIN[:2]]) == KIN[:2]
+    assert not _judge(lead(), drawn(0.9, 1.0), [hides, *KIN[:2]]).works
+    assert _judge(lead(), drawn(0.9, 1.0), _legible([hides, *KIN[:2]])).works
+    two = _legible([hides, drawn(1.0, 1.0, 5), KIN[0]])
+    assert not _judge(lead(1e-12), drawn(0.9, 1.0), two).works
+
+
+def test_a_phrase_must_go_farther_astray_than_any_kin() -> None:
+    assert not _judge(lead(), drawn(0.4, 1.0), [*KIN, drawn(0.5, 1.0)]).works
+
+
+def test_a_word_without_meaning_is_drawn_as_what_stands_beside_it() -> None:
+    assert not _judge(lead(1e-12), drawn(0.9, 1.0), KIN, both=False).works
+
+
+@pytest.mark.parametrize(("nothing", "expected"), [(1.0, 1.0), (0.1, 0.1), (0.0, 0.0)])
+def test_a_word_shows_where_words_of_no_meaning_do_not_explain_its_pictures(nothing: float, expected: float) -> None:
+    """``nothing``: how much worse they explain pictures of the head; those of the target half as badly as the head."""
+    own, other = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])
+    rows = [torch.cat([own, torch.full((3,), nothing)]), torch.cat([other, torch.full((3,), 0.5)])]
+    errors = torch.stack(rows)[:, None].expand(2, 6, 5)
+    usual = [replace(d, errors=errors) for d in KIN]
+    assert _meaning(usual) == pytest.approx((expected, 0.5))
+
+
+def test_pairs_of_which_no_pictures_were_made_are_counted() -> None:
+    leads = [
+        replace(lead(p), pair=Pair(head, "star", -9.0)) for p, head in ((1e-3, "dog"), (1e-3, "cat"), (0.2, "cow"))
+    ]
+    assert undrawn(leads, []) == 2
+    assert undrawn(leads, [_judge(leads[0], drawn(0.9, 1.0), KIN)]) == 1
+
+    rival = replace(leads[1], rivals=(("fox",), ()))
+    as_fox = replace(rival, pair=Pair("fox", "cat", -9.0))
+    assert undrawn([rival], [_judge(as_fox, drawn(0.9, 1.0), KIN)]) == 0
+
+
+class Read(Album):
+    """Errors of "blue dog" and of "blue star", by the word as which they are read."""
+
+    def __init__(self, demo: DiffusionModel, **errors: dict[str, float]) -> None:
+        super().__init__(Prober(demo, ("a",), ("x",), 0), RECIPES[Budget.QUICK])
+        self.errors, self.words = errors, ("dog", "star", "fox", "owl")
+
+    def read(self, phrase: str, texts: torch.Tensor) -> torch.Tensor:
+        known = torch.cat([_alone(self.prober, [word]) for word in self.words])
+        names = [self.words[int((known - t).square().flatten(1).sum(1).argmin())] for t in texts]
+        return torch.tensor([[self.errors[phrase.split()[1]][n] for n in names]] * 6)
+
+
+ITSELF = {"dog": 1.0, "star": 2.0, "fox": 2.0, "owl": 2.0}
+OTHER = {"dog": 2.0, "star": 1.0, "fox": 2.0, "owl": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("dog", "star", "pair"),
+    [
+        (ITSELF, OTHER, ("dog", "star")),  # either is drawn as what it says
+        (OTHER, OTHER, ("dog", "star")),  # the dog as the star: the pair explains it
+        ({**ITSELF, "fox": 0.5}, OTHER, ("dog", "fox")),
+        (ITSELF, {**OTHER, "owl": 0.5}, ("star", "owl")),
+        ({**ITSELF, "fox": 0.5}, {**OTHER, "owl": 0.2}, ("star", "owl")),  # of two, what is shown more
+        ({**OTHER, "fox": 0.5}, OTHER, ("dog", "star")),
+    ],
+)
+def test_a_rival_takes_the_place_of_a_target_that_is_not_what_is_drawn(
+    demo: DiffusionModel, dog: dict[str, float], star: dict[str, float], pair: tuple[str, str]
+) -> None:
+    found = _as_drawn(Read(demo, dog=dog, star=star), replace(lead(), rivals=(("star", "fox"), ("owl",))))
+    assert (found.head, found.target) == pair
+    assert found.score == PAIR.score
+
+
+def test_words_told_apart_by_chance_are_not_readable() -> None:
+    kin = [drawn(-0.01, 0.01, 1), drawn(-0.02, 0.01, 2), drawn(-0.01, 0.02, 3)]
+    assert not _judge(lead(1e-12), drawn(0.3, 0.3), kin).works
+    assert _judge(lead(1e-12), drawn(3.0, 3.0), [drawn(-2.0, 2.0, i) for i in (1, 2, 3)]).works
+
+
+@pytest.mark.parametrize(("content", "works"), [(0.5, True), (3.0, True), (6.0, False)])
+def test_words_that_hardly_show_are_no_phrase(content: float, works: bool) -> None:
+    """``content``: how much worse words of content explain pictures of the kin than the word that they are of."""
+    kin = [drawn(-1.0, 1.0, seed) for seed in (1, 2, 3)]
+    best = [d.errors[:, :, :2].min(2, keepdim=True).values for d in kin]
+    told = [replace(d, errors=torch.cat([d.errors, *3 * [b], b + content], 2)) for d, b in zip(kin, best, strict=True)]
+    assert _judge(lead(), drawn(0.9, 1.0), told).works == works
+
+
+@pytest.fixture(scope="module")
+def demo() -> DiffusionModel:
+    return load_model(open_checkpoint(checkpoint_path()))
+
+
+def test_the_search_and_its_pictures_keep_to_the_plan(demo: DiffusionModel) -> None:
+    """The demo has no edit of keys and values; it is searched as if it had, and one pair is drawn."""
+    whole = read_vocabulary(demo)
+    words = sort_words(demo, 0, whole)
+    vocabulary = replace(whole, words=dict(list(whole.words.items())[:900]))
+    recipe = replace(RECIPES[Budget.QUICK], phrase_words=24, steps=2)
+    prober = Prober(demo, ("a",), words.neutral[:8], 0)
+    one = NullDirections(torch.eye(128)[:1], (1.0,), 0.0, 0.0)
+    found = phrase_tier(prober, recipe, one, vocabulary, words)
+    assert found.leads
+    assert found.tried == 24 * 24
+    assert 0 < prober.counter.text <= phrase_texts(recipe, vocabulary)
+    assert prober.counter.unet == 0
+    pair = [lead for lead in found.leads if lead.pair == found.leads[0].pair]
+    for p_value, most in ((1.0, 0), (0.0, recipe.phrase_passes)):
+        told = [replace(lead, p_value=p_value) for lead in pair]
+        done = confirm_phrases(prober, recipe, told, words)
+        assert len(done) == (len(pair) if most else 0)
+        assert bool(prober.counter.unet) == bool(most)
+        assert prober.counter.unet <= most
+
+
+def test_kin_are_words_after_which_the_pair_is_told_apart(demo: DiffusionModel) -> None:
+    words = sort_words(demo, 0)
+    prober = Prober(demo, ("a",), words.neutral[:8], 0)
+    pool = list(words.content[:20])
+    assert len(kin(prober, pool[0], pool[1], pool[2:])) == PHRASE_KIN
+    assert set(kin(prober, pool[0], pool[1], pool[2:])) <= set(pool[2:])
+    # No kin: nothing can be read, so nothing is drawn.
+    assert confirm_phrases(prober, RECIPES[Budget.QUICK], [lead()], words) == []
+    assert prober.counter.unet == 0
