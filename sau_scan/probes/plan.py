@@ -18,7 +18,6 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
-PHRASE_RIVALS = 4  # words that either word of a pair may be drawn as, if not as the other one
 PHRASE_NEUTRAL, PHRASE_SCALE = 3, 4  # words of no meaning, and of content, as which pictures of the kin are read, too
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
@@ -43,7 +42,8 @@ class Recipe:
     ``kept``: share of candidates that go on to the second rung, next to ``null`` random ones per slot.
     ``generated``: candidates confirmed by full sampling over ``pairs`` pairs of carrier and noise.
     ``wholes``: words sampled because a confirmed lead is a piece of them.
-    ``phrase_words``: words of which phrases are made; ``phrases``: how many are sampled, two of a pair of words.
+    ``phrase_words``: words of which phrases are made; ``phrases``: how many are sampled, two of a pair of words;
+    ``rivals``: words that either word of the strongest pair may be drawn as, if not as the other one.
     """
 
     cap: int
@@ -63,6 +63,7 @@ class Recipe:
     steps: int
     wholes: int
     phrases: int
+    rivals: int
     phrase_words: int
     guidance: float = 5.0
 
@@ -80,10 +81,12 @@ class Recipe:
     @property
     def phrase_passes(self) -> int:
         """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn."""
-        pairs = max(1, self.phrases // 2)
-        kin = PHRASE_KIN * pairs
-        drawn = 2 * (self.phrases + kin) + pairs  # a rival may take the target's place
-        read = 2 * (2 * self.phrases + (2 + PHRASE_NEUTRAL + PHRASE_SCALE) * kin + (2 + PHRASE_RIVALS) * pairs)
+        kin = PHRASE_KIN * max(1, self.phrases // 2)
+        shown = 2 + PHRASE_NEUTRAL + PHRASE_SCALE
+        drawn, read = 2 * (self.phrases + kin), 2 * (2 * self.phrases + shown * kin)
+        if self.rivals:
+            drawn += 2 + PHRASE_KIN
+            read += 2 * (1 + PHRASE_KIN) * (1 + self.rivals) + 2 * (4 + shown * PHRASE_KIN)
         return len(PHRASE_FRAMES) * PHRASE_NOISES * (2 * self.steps * drawn + len(TWO) * read)
 
 
@@ -106,6 +109,7 @@ RECIPES: dict[Budget, Recipe] = {
         steps=10,
         wholes=1,
         phrases=2,
+        rivals=0,
         phrase_words=160,
     ),
     Budget.STANDARD: Recipe(
@@ -126,6 +130,7 @@ RECIPES: dict[Budget, Recipe] = {
         steps=10,
         wholes=2,
         phrases=4,
+        rivals=4,
         phrase_words=288,
     ),
     Budget.DEEP: Recipe(
@@ -146,6 +151,7 @@ RECIPES: dict[Budget, Recipe] = {
         steps=20,
         wholes=4,
         phrases=8,
+        rivals=4,
         phrase_words=400,
     ),
 }

@@ -35,26 +35,33 @@ NEUTRAL = slice(2, 2 + PHRASE_NEUTRAL)  # texts of no meaning, behind the pair; 
 
 @dataclass
 class Album:
-    """Finished latents [P, C, h, w] of phrases by themselves, from the same noise for every phrase; each made once.
+    """Pictures of phrases by themselves, from the same noise for every phrase, and which words explain them.
 
-    Among other words of content a phrase is not sure to be what is drawn.
+    Among other words of content a phrase is not sure to be what is drawn. Nothing is made or read twice.
     """
 
     prober: Prober
     recipe: Recipe
-    made: dict[str, Tensor] = field(default_factory=dict)
+    _made: dict[str, Tensor] = field(default_factory=dict)
+    _read: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def of(self, phrase: str) -> Tensor:
-        if phrase not in self.made:
+        """Finished latents [P, C, h, w]."""
+        if phrase not in self._made:
             texts = [frame.replace(BLANK, phrase) for frame in PHRASE_FRAMES for _ in range(PHRASE_NOISES)]
             noise = noise_like(self.prober.model, len(texts), self.prober.seed * 31 + 7)
             steps, guidance = self.recipe.steps, self.recipe.guidance
-            self.made[phrase] = self.prober.pictures(texts, noise, steps=steps, guidance=guidance)
-        return self.made[phrase]
+            self._made[phrase] = self.prober.pictures(texts, noise, steps=steps, guidance=guidance)
+        return self._made[phrase]
 
-    def read(self, phrase: str, texts: Tensor) -> Tensor:
-        """How badly each of ``texts`` [K, L, D] explains each picture of ``phrase``: [P, K]."""
-        return read_as(self.prober.model, self.of(phrase), texts, self.prober.counter, self.prober.seed)
+    def read(self, phrase: str, words: Sequence[str]) -> Tensor:
+        """How badly each word by itself explains each picture of ``phrase``: [P, K]."""
+        new = [w for w in dict.fromkeys(words) if (phrase, w) not in self._read]
+        if new:
+            texts = self.prober.encode([f"a {word}" for word in new])[0]
+            errors = read_as(self.prober.model, self.of(phrase), texts, self.prober.counter, self.prober.seed)
+            self._read |= {(phrase, word): column for word, column in zip(new, errors.unbind(1), strict=True)}
+        return torch.stack([self._read[phrase, word] for word in words], 1)
 
 
 def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[str]:
@@ -66,12 +73,31 @@ def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[s
 
 
 def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
-    """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for."""
+    """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for.
+
+    The strongest lead has another chance with another counterpart: the words that an edit makes alike are not always
+    those that come to lie nearest.
+    """
     worth = [lead for lead in leads if lead.p_value < SIGNIFICANT]
-    groups = [list(group) for _, group in groupby(worth, key=lambda lead: lead.pair)]
+    groups = [list(group)[:2] for _, group in groupby(worth, key=lambda lead: lead.pair)]
     groups.sort(key=lambda group: -max(lead.rank for lead in group))
-    most, album = max(1, recipe.phrases // 2), Album(prober, recipe)
-    return [done for group in groups[:most] for done in _confirm(album, group[:2], words)]
+    album, found = Album(prober, recipe), []
+    for turn, group in enumerate(groups[: max(1, recipe.phrases // 2)]):
+        if others := _kin(prober, group[0], words):
+            done = _confirm(album, group, others, words)
+            failed = not any(c.works for c in done)
+            found += (failed and not turn and _again(album, group, others, words)) or done
+    return found
+
+
+def _again(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
+    """Confirmations with another target; none if nothing suggests one."""
+    pair = _as_drawn(album, leads[0], others)
+    if pair == leads[0].pair:
+        return []
+    names = (pair.head, pair.target)
+    moved = [replace(lead, pair=pair) for lead in leads if lead.modifier not in names]
+    return _confirm(album, moved, [word for word in others if word not in names], words)
 
 
 def undrawn(leads: Sequence[PhraseLead], done: Sequence[Confirmation]) -> int:
@@ -87,45 +113,38 @@ def _phrases(lead: PhraseLead) -> list[str]:
     return [f"{lead.modifier} {word}" for word in (lead.pair.head, lead.pair.target, *rivals)]
 
 
-def _confirm(album: Album, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
+def _kin(prober: Prober, lead: PhraseLead, words: Words) -> list[str]:
+    """The null of ``lead``; none if there is none."""
     # A word that the edit acts on as well, or that was edited with it, would be no null.
-    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in leads[0].usual]
-    if len(pool) < 2:
-        return []
-    pair, prober = _as_drawn(album, leads[0]), album.prober
-    leads = [replace(lead, pair=pair) for lead in leads if lead.modifier not in (pair.head, pair.target)]
-    others = kin(prober, leads[0].modifier, pair.head, [w for w in pool if w not in (pair.head, pair.target)])
+    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in lead.usual]
+    return kin(prober, lead.modifier, lead.pair.head, pool) if len(pool) > 1 else []
+
+
+def _confirm(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
+    pair = leads[0].pair
     shown = (pair.head, pair.target, *words.neutral[:PHRASE_NEUTRAL], *_content(words, pair))
-    texts = _alone(prober, shown)
-    usual = _legible([Drawn.of(album, modifier, pair, texts) for modifier in others])
-    drawn = [Drawn.of(album, lead.modifier, pair, texts[:2]) for lead in leads]
+    usual = _legible([Drawn.of(album, modifier, pair, shown) for modifier in others])
+    drawn = [Drawn.of(album, lead.modifier, pair, shown[:2]) for lead in leads]
     cold = [word in set(words.neutral) for word in (pair.head, pair.target)]
     both = all(m > MEANING or not c for m, c in zip(_meaning(usual), cold, strict=True))
     return [_judge(lead, own, usual, both) for lead, own in zip(leads, drawn, strict=True)]
 
 
-def _as_drawn(album: Album, lead: PhraseLead) -> Pair:
-    """The pair of ``lead``, with one of the rivals as the target where pictures show that rather than either of both.
+def _as_drawn(album: Album, lead: PhraseLead, others: Sequence[str]) -> Pair:
+    """The pair of ``lead`` with the rival as its target that pictures after the modifier show most, if more than half.
 
-    The words that an edit makes alike are not always those that come to lie nearest.
+    0: as much as after ``others``, where the word itself is drawn; 1: as much more than that word as it is less there.
     """
-    best, gain = lead.pair, 0.0
-    pair = (lead.pair.head, lead.pair.target)
-    for word, other, near in zip(pair, pair[::-1], lead.rivals, strict=True):
-        rivals = [r for r in near if r not in pair]
-        errors = album.read(f"{lead.modifier} {word}", _alone(album.prober, (word, other, *rivals)))
-        itself, counterpart, *others = errors.mean(0).tolist()
-        if counterpart < itself:
-            return lead.pair
-        if others and itself - min(others) > gain:
-            gain = itself - min(others)
-            best = replace(lead.pair, head=word, target=rivals[others.index(min(others))])
+    best, most = lead.pair, HALFWAY
+    for word, near in zip((lead.pair.head, lead.pair.target), lead.rivals, strict=True):
+        rivals = [r for r in near if r not in (lead.pair.head, lead.pair.target)]
+        own, *usual = (album.read(f"{m} {word}", (word, *rivals)).mean(0) for m in (lead.modifier, *others))
+        there, here = (errors[1:] - errors[0] for errors in (torch.stack(usual).mean(0), own))
+        for rival, far, near_by in zip(rivals, there.tolist(), here.tolist(), strict=True):
+            share = (far - near_by) / (2 * far) if far > 0 else 0.0
+            if share > most:
+                best, most = replace(lead.pair, head=word, target=rival), share
     return best
-
-
-def _alone(prober: Prober, words: Sequence[str]) -> Tensor:
-    """Text outputs [K, L, D] of prompts of one word each."""
-    return prober.encode([f"a {word}" for word in words])[0]
 
 
 def _content(words: Words, pair: Pair) -> tuple[str, ...]:
@@ -147,10 +166,10 @@ class Drawn:
     errors: Tensor
 
     @classmethod
-    def of(cls, album: Album, modifier: str, pair: Pair, texts: Tensor) -> Drawn:
-        """``texts`` [2 or more, L, D]: outputs of the head by itself, of the target, of neutral words, of content."""
+    def of(cls, album: Album, modifier: str, pair: Pair, words: Sequence[str]) -> Drawn:
+        """``words``: the head, the target, and of the kin words of no meaning and of content."""
         phrases = [f"{modifier} {word}" for word in (pair.head, pair.target)]
-        errors = torch.stack([album.read(phrase, texts) for phrase in phrases])
+        errors = torch.stack([album.read(phrase, words) for phrase in phrases])
         return cls(album.of(phrases[0]), album.of(phrases[1]), errors)
 
 

@@ -17,7 +17,7 @@ from sau_scan.analysers.phrases import Collapse, Count, Pair, collapses, most_al
 from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
 from sau_scan.probes.candidates import BLANK, Vocabulary
 from sau_scan.probes.carriers import Words, crowded_frames
-from sau_scan.probes.plan import PHRASE_RIVALS, Recipe
+from sau_scan.probes.plan import Recipe
 from sau_scan.probes.runner import Prober
 
 FRAMES = 3
@@ -88,15 +88,13 @@ def phrase_tier(
     if least is not None and least not in [c.pair for c in found]:
         found = (*found, Collapse("", least, 0.0))
     groups = [_leads(prober, projections, vocabulary, words, collapse, count) for collapse in found]
-    leads = tuple(_with_rivals(lead, table, content) for group in groups for lead in group)
+    leads = tuple(_with_rivals(lead, table, content, recipe.rivals) for group in groups for lead in group)
     left = _without_edited(leads, least)
     return PhraseTier(left, least, len(content) ** 2, least if len(left) < len(leads) else None)
 
 
-def _with_rivals(lead: PhraseLead, table: Tensor, words: Sequence[str]) -> PhraseLead:
-    head, target = (
-        rivals(table, words, lead.modifier, word, PHRASE_RIVALS) for word in (lead.pair.head, lead.pair.target)
-    )
+def _with_rivals(lead: PhraseLead, table: Tensor, words: Sequence[str], most: int) -> PhraseLead:
+    head, target = (rivals(table, words, lead.modifier, word, most) for word in (lead.pair.head, lead.pair.target))
     return replace(lead, rivals=(head, target))
 
 

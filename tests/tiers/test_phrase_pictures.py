@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,10 +20,11 @@ from sau_scan.probes.candidates import read_vocabulary
 from sau_scan.probes.carriers import sort_words
 from sau_scan.probes.plan import PHRASE_KIN, RECIPES
 from sau_scan.probes.runner import Prober
+from sau_scan.tiers import phrase_pictures
+from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.phrase_pictures import (
     Album,
     Drawn,
-    _alone,
     _as_drawn,
     _judge,
     _legible,
@@ -123,39 +125,64 @@ def test_pairs_of_which_no_pictures_were_made_are_counted() -> None:
 
 
 class Read(Album):
-    """Errors of "blue dog" and of "blue star", by the word as which they are read."""
+    """Errors of pictures of "blue dog" and "blue star", by the word as which they are read, and after kin ("plain")."""
 
     def __init__(self, demo: DiffusionModel, **errors: dict[str, float]) -> None:
         super().__init__(Prober(demo, ("a",), ("x",), 0), RECIPES[Budget.QUICK])
-        self.errors, self.words = errors, ("dog", "star", "fox", "owl")
+        self.errors = errors
 
-    def read(self, phrase: str, texts: torch.Tensor) -> torch.Tensor:
-        known = torch.cat([_alone(self.prober, [word]) for word in self.words])
-        names = [self.words[int((known - t).square().flatten(1).sum(1).argmin())] for t in texts]
-        return torch.tensor([[self.errors[phrase.split()[1]][n] for n in names]] * 6)
+    def read(self, phrase: str, words: Sequence[str]) -> torch.Tensor:
+        modifier, word = phrase.split()
+        itself = {w: 1.0 if w == word else 2.0 for w in words}
+        return torch.tensor([[(self.errors[word] if modifier == "blue" else itself)[w] for w in words]] * 6)
 
 
-ITSELF = {"dog": 1.0, "star": 2.0, "fox": 2.0, "owl": 2.0}
-OTHER = {"dog": 2.0, "star": 1.0, "fox": 2.0, "owl": 2.0}
+DOG = {"dog": 1.0, "star": 2.0, "fox": 2.0, "owl": 2.0}
+STAR = {"dog": 2.0, "star": 1.0, "fox": 2.0, "owl": 2.0}
 
 
 @pytest.mark.parametrize(
     ("dog", "star", "pair"),
     [
-        (ITSELF, OTHER, ("dog", "star")),  # either is drawn as what it says
-        (OTHER, OTHER, ("dog", "star")),  # the dog as the star: the pair explains it
-        ({**ITSELF, "fox": 0.5}, OTHER, ("dog", "fox")),
-        (ITSELF, {**OTHER, "owl": 0.5}, ("star", "owl")),
-        ({**ITSELF, "fox": 0.5}, {**OTHER, "owl": 0.2}, ("star", "owl")),  # of two, what is shown more
-        ({**OTHER, "fox": 0.5}, OTHER, ("dog", "star")),
+        (DOG, STAR, ("dog", "star")),  # either is drawn as what it says
+        ({**DOG, "dog": 2.0, "fox": 1.0}, STAR, ("dog", "fox")),
+        (DOG, {**STAR, "owl": 0.8}, ("star", "owl")),
+        ({**DOG, "fox": 0.5}, {**STAR, "owl": 0.2}, ("star", "owl")),  # of two, what is shown more
+        ({**DOG, "fox": 1.2}, STAR, ("dog", "star")),  # less than half of the way
     ],
 )
 def test_a_rival_takes_the_place_of_a_target_that_is_not_what_is_drawn(
     demo: DiffusionModel, dog: dict[str, float], star: dict[str, float], pair: tuple[str, str]
 ) -> None:
-    found = _as_drawn(Read(demo, dog=dog, star=star), replace(lead(), rivals=(("star", "fox"), ("owl",))))
+    asked = replace(lead(), rivals=(("star", "fox"), ("owl",)))
+    found = _as_drawn(Read(demo, dog=dog, star=star), asked, ("plain", "other"))
     assert (found.head, found.target) == pair
     assert found.score == PAIR.score
+
+
+def test_the_strongest_pair_alone_has_another_chance(demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is found of any pair; the strongest is looked at with another target, within the plan's passes."""
+    words = sort_words(demo, 0)
+    recipe = replace(RECIPES[Budget.STANDARD], steps=2)
+    pool = [w for w in words.content[:40] if w.isalpha()]
+    head, target, rival, other, *rest = pool
+    pairs = [Pair(head, target, -9.0), Pair(head, other, -3.0)]
+    leads = [
+        PhraseLead(rest[0], pair, 7.0, 1e-9, frozenset(rest[1:]), ((rival,), (rival,))) for pair in reversed(pairs)
+    ]
+    judged: list[Pair] = []
+
+    def judge(asked: PhraseLead, *_: object) -> Confirmation:
+        judged.append(asked.pair)
+        return found
+
+    found = _judge(lead(), drawn(-1.0, 1.0), KIN)
+    monkeypatch.setattr(phrase_pictures, "_judge", judge)
+    monkeypatch.setattr(phrase_pictures, "HALFWAY", -100.0)
+    prober = Prober(demo, ("a",), words.neutral[:8], 0)
+    confirm_phrases(prober, recipe, leads, words)
+    assert [(p.head, p.target) for p in judged] == [(head, target), (head, rival), (head, other)]
+    assert 0 < prober.counter.unet <= recipe.phrase_passes
 
 
 def test_words_told_apart_by_chance_are_not_readable() -> None:
