@@ -18,6 +18,7 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
+PHRASE_PREVIEWS = 12  # words of which another null is chosen, where nothing can be read after kin
 PHRASE_NEUTRAL, PHRASE_SCALE = 3, 4  # words of no meaning, and of content, as which pictures of the kin are read, too
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
@@ -83,10 +84,17 @@ class Recipe:
         """UNet passes of the phrase tier, should the weights give a lead to one: either word of a pair is drawn."""
         kin = PHRASE_KIN * max(1, self.phrases // 2)
         shown = 2 + PHRASE_NEUTRAL + PHRASE_SCALE
-        drawn, read = 2 * (self.phrases + kin), 2 * (2 * self.phrases + shown * kin)
-        if self.rivals:
-            drawn += 2 + PHRASE_KIN
-            read += 2 * (1 + PHRASE_KIN) * (1 + self.rivals) + 2 * (4 + shown * PHRASE_KIN)
+        passes = self._phrase_passes(2 * (self.phrases + kin), 2 * (2 * self.phrases + shown * kin))
+        if not self.rivals:
+            return passes
+        # Another chance for the strongest pair: with another target, or after other words, which are looked at before.
+        rival = self._phrase_passes(
+            2 + PHRASE_KIN, 2 * (1 + PHRASE_KIN) * (1 + self.rivals) + 2 * (4 + shown * PHRASE_KIN)
+        )
+        preview = self._phrase_passes(2 * PHRASE_PREVIEWS, 4 * PHRASE_PREVIEWS) // len(PHRASE_FRAMES)
+        return passes + max(rival, preview + self._phrase_passes(2 * PHRASE_KIN, 2 * shown * PHRASE_KIN))
+
+    def _phrase_passes(self, drawn: int, read: int) -> int:
         return len(PHRASE_FRAMES) * PHRASE_NOISES * (2 * self.steps * drawn + len(TWO) * read)
 
 

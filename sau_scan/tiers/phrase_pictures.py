@@ -18,7 +18,15 @@ from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import BLANK, Candidate
 from sau_scan.probes.carriers import Words, noise_like
-from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NEUTRAL, PHRASE_NOISES, PHRASE_SCALE, Recipe
+from sau_scan.probes.plan import (
+    PHRASE_FRAMES,
+    PHRASE_KIN,
+    PHRASE_NEUTRAL,
+    PHRASE_NOISES,
+    PHRASE_PREVIEWS,
+    PHRASE_SCALE,
+    Recipe,
+)
 from sau_scan.probes.reading import read_as
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import PictureRecording
@@ -42,13 +50,14 @@ class Album:
 
     prober: Prober
     recipe: Recipe
+    frames: Sequence[str] = PHRASE_FRAMES
     _made: dict[str, Tensor] = field(default_factory=dict)
     _read: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def of(self, phrase: str) -> Tensor:
         """Finished latents [P, C, h, w]."""
         if phrase not in self._made:
-            texts = [frame.replace(BLANK, phrase) for frame in PHRASE_FRAMES for _ in range(PHRASE_NOISES)]
+            texts = [frame.replace(BLANK, phrase) for frame in self.frames for _ in range(PHRASE_NOISES)]
             noise = noise_like(self.prober.model, len(texts), self.prober.seed * 31 + 7)
             steps, guidance = self.recipe.steps, self.recipe.guidance
             self._made[phrase] = self.prober.pictures(texts, noise, steps=steps, guidance=guidance)
@@ -75,8 +84,8 @@ def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[s
 def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
     """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for.
 
-    The strongest lead has another chance with another counterpart: the words that an edit makes alike are not always
-    those that come to lie nearest.
+    The strongest lead has another chance: with another null where nothing could be read, or else with another
+    counterpart, since the words that an edit makes alike are not always those that come to lie nearest.
     """
     worth = [lead for lead in leads if lead.p_value < SIGNIFICANT]
     groups = [list(group)[:2] for _, group in groupby(worth, key=lambda lead: lead.pair)]
@@ -85,12 +94,14 @@ def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead],
     for turn, group in enumerate(groups[: max(1, recipe.phrases // 2)]):
         if others := _kin(prober, group[0], words):
             done = _confirm(album, group, others, words)
-            failed = not any(c.works for c in done)
-            found += (failed and not turn and _again(album, group, others, words)) or done
+            if recipe.rivals and not turn and not any(c.works for c in done):
+                readable = any(c.readable for c in done)
+                done = (_as_rival if readable else _after_others)(album, group, others, words) or done
+            found += done
     return found
 
 
-def _again(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
+def _as_rival(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
     """Confirmations with another target; none if nothing suggests one."""
     pair = _as_drawn(album, leads[0], others)
     if pair == leads[0].pair:
@@ -98,6 +109,20 @@ def _again(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], wor
     names = (pair.head, pair.target)
     moved = [replace(lead, pair=pair) for lead in leads if lead.modifier not in names]
     return _confirm(album, moved, [word for word in others if word not in names], words)
+
+
+def _after_others(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
+    """Confirmations with another null: of strong words those after which pictures tell the pair apart most.
+
+    An edit that leaks has spoilt its words after most others, of little meaning before all.
+    """
+    pair = leads[0].pair
+    taken = {pair.head, pair.target, *others, *(lead.modifier for lead in leads)}
+    strong = [w for w in leads[0].usual if w in set(words.responsive) and w not in taken]
+    preview = Album(album.prober, album.recipe, PHRASE_FRAMES[:1])
+    seen = {w: Drawn.of(preview, w, pair, (pair.head, pair.target)).apart for w in strong[:PHRASE_PREVIEWS]}
+    best = sorted(seen, key=seen.__getitem__, reverse=True)[:PHRASE_KIN]
+    return _confirm(album, leads, best, words) if len(best) > 1 else []
 
 
 def undrawn(leads: Sequence[PhraseLead], done: Sequence[Confirmation]) -> int:
@@ -116,7 +141,8 @@ def _phrases(lead: PhraseLead) -> list[str]:
 def _kin(prober: Prober, lead: PhraseLead, words: Words) -> list[str]:
     """The null of ``lead``; none if there is none."""
     # A word that the edit acts on as well, or that was edited with it, would be no null.
-    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in lead.usual]
+    usual = set(lead.usual)
+    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in usual]
     return kin(prober, lead.modifier, lead.pair.head, pool) if len(pool) > 1 else []
 
 
@@ -172,15 +198,25 @@ class Drawn:
         errors = torch.stack([album.read(phrase, words) for phrase in phrases])
         return cls(album.of(phrases[0]), album.of(phrases[1]), errors)
 
+    @property
+    def leans(self) -> tuple[Tensor, Tensor]:
+        """How much more pictures of the head show the target than the head, and pictures of the target: [P] each."""
+        near, far = self.errors[:, :, 0] - self.errors[:, :, 1]
+        return near, far
+
+    @property
+    def apart(self) -> float:
+        near, far = self.leans
+        return float((far - near).mean())
+
 
 def _legible(usual: Sequence[Drawn]) -> Sequence[Drawn]:
     """The kin, but for one where that one alone spoils the reading: what it draws by itself may hide either word."""
-    leans = torch.stack([(d.errors[:, :, 0] - d.errors[:, :, 1]).mean(1) for d in usual])
-    near, far = leans.unbind(1)
+    near, far = torch.stack([torch.stack(d.leans).mean(1) for d in usual]).unbind(1)
     if bool(near.max() < far.min()) or len(usual) < PHRASE_KIN:
         return usual
-    least = int((far - near).argmin())
-    return [d for i, d in enumerate(usual) if i != least]
+    least = min(usual, key=lambda d: d.apart)
+    return [d for d in usual if d is not least]
 
 
 @dataclass(frozen=True)

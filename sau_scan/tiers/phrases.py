@@ -31,15 +31,15 @@ SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
 class PhraseLead:
     """``modifier`` before one of ``pair``; ``score``: robust deviation among all modifiers, with its p-value.
 
-    ``usual``: words after which keys and values tell the pair apart as well as after most. ``rivals``: of head and
-    target, the words that they are hardly told from after the modifier, nearest first.
+    ``usual``: words after which keys and values tell the pair apart as well as after most, best first. ``rivals``: of
+    head and target, the words that they are hardly told from after the modifier, nearest first.
     """
 
     modifier: str
     pair: Pair
     score: float
     p_value: float
-    usual: frozenset[str] = frozenset()
+    usual: tuple[str, ...] = ()
     rivals: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @property
@@ -127,5 +127,5 @@ def _leads(
     p_values = adjusted(tail_p_values(scores))
     both = dict.fromkeys([*([0] if collapse.modifier else []), int(scores.argmax())])
     chosen = sorted(both, key=lambda i: any(pool[i] != pool[j] and pool[i] in pool[j] for j in both))
-    usual = frozenset(word for word, score in zip(pool, scores, strict=True) if score <= 0)
+    usual = tuple(pool[i] for i in scores.argsort(kind="stable") if scores[i] <= 0)
     return [PhraseLead(pool[i], pair, float(scores[i]), float(p_values[i]), usual) for i in chosen]

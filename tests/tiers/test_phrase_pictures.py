@@ -160,29 +160,49 @@ def test_a_rival_takes_the_place_of_a_target_that_is_not_what_is_drawn(
     assert found.score == PAIR.score
 
 
-def test_the_strongest_pair_alone_has_another_chance(demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is found of any pair; the strongest is looked at with another target, within the plan's passes."""
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_strongest_pair_alone_has_another_chance(
+    demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    """Nothing is found of any pair; the strongest is looked at with another target or null, as the plan allows."""
     words = sort_words(demo, 0)
     recipe = replace(RECIPES[Budget.STANDARD], steps=2)
-    pool = [w for w in words.content[:40] if w.isalpha()]
-    head, target, rival, other, *rest = pool
+    head, target, rival, other, modifier, *rest = words.content[:120]
     pairs = [Pair(head, target, -9.0), Pair(head, other, -3.0)]
-    leads = [
-        PhraseLead(rest[0], pair, 7.0, 1e-9, frozenset(rest[1:]), ((rival,), (rival,))) for pair in reversed(pairs)
-    ]
-    judged: list[Pair] = []
+    leads = [PhraseLead(modifier, pair, 7.0, 1e-9, tuple(rest), ((rival,), ())) for pair in reversed(pairs)]
+    judged: list[tuple[str, str]] = []
+    nulls: list[torch.Tensor] = []
 
-    def judge(asked: PhraseLead, *_: object) -> Confirmation:
-        judged.append(asked.pair)
-        return found
+    def judge(asked: PhraseLead, _: Drawn, usual: Sequence[Drawn], __: bool) -> Confirmation:
+        judged.append((asked.pair.head, asked.pair.target))
+        nulls.append(torch.stack([d.head for d in usual]))
+        return replace(nothing, readable=readable)
 
-    found = _judge(lead(), drawn(-1.0, 1.0), KIN)
+    nothing = _judge(lead(), drawn(-1.0, 1.0), KIN)
     monkeypatch.setattr(phrase_pictures, "_judge", judge)
-    monkeypatch.setattr(phrase_pictures, "HALFWAY", -100.0)
+    monkeypatch.setattr(phrase_pictures, "HALFWAY", -100.0)  # any rival will do
     prober = Prober(demo, ("a",), words.neutral[:8], 0)
     confirm_phrases(prober, recipe, leads, words)
-    assert [(p.head, p.target) for p in judged] == [(head, target), (head, rival), (head, other)]
+    assert judged == [(head, target), (head, rival if readable else target), (head, other)]
+    assert readable or not set(nulls[0].mean((1, 2, 3, 4)).tolist()) & set(nulls[1].mean((1, 2, 3, 4)).tolist())
     assert 0 < prober.counter.unet <= recipe.phrase_passes
+
+
+def test_no_second_chance_where_the_plan_has_no_room(demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, recipe = sort_words(demo, 0), replace(RECIPES[Budget.QUICK], steps=2)
+    assert not recipe.rivals
+    head, target, modifier, *rest = words.content[:40]
+    asked = PhraseLead(modifier, Pair(head, target, -9.0), 7.0, 1e-9, tuple(rest), ((rest[0],), ()))
+    judged: list[PhraseLead] = []
+
+    def judge(one: PhraseLead, *_: object) -> Confirmation:
+        judged.append(one)
+        return nothing
+
+    nothing = _judge(lead(), drawn(-1.0, 1.0), KIN)
+    monkeypatch.setattr(phrase_pictures, "_judge", judge)
+    confirm_phrases(Prober(demo, ("a",), words.neutral[:8], 0), recipe, [asked], words)
+    assert judged == [asked]
 
 
 def test_words_told_apart_by_chance_are_not_readable() -> None:
