@@ -89,16 +89,12 @@ def _repeats(item: Confirmation, first: Confirmation) -> bool:
     mine, its = item.lead.candidate, first.lead.candidate
     if its.text in mine.text:
         return True
-    if mine.slot is its.slot is Slot.PHRASE and _words(item) & _words(first):
+    known = set(f"{its.text} {first.drawn_as or ''}".split())
+    if mine.slot is its.slot is Slot.PHRASE and known & set(mine.text.split()):
         # An edit acts on near misses of its phrase and of what that is drawn as, too; if it is another, the re-scan of
         # the repair finds it.
         return True
     return item.score.like(first.score)
-
-
-def _words(item: Confirmation) -> set[str]:
-    """Of a phrase and of its counterpart, which stands beside the evidence."""
-    return {word for text in (item.lead.candidate.text, *(e.note for e in item.lead.evidence)) for word in text.split()}
 
 
 def _trigger_finding(

@@ -69,10 +69,11 @@ def test_phrases_stay_in_order_at_the_place_of_the_best() -> None:
 def test_phrases_that_share_a_word_are_one_edit() -> None:
     found = [phrase("blue dog", CHANGE), phrase("blue house", OTHER), phrase("red star", -OTHER)]
     assert texts(found) == [("blue dog", ("blue house",)), ("red star", ())]
-    told = evidence("shown", 0.9, 0.0).model_copy(update={"note": "blue cat"})
-    found[0] = replace(found[0], lead=replace(found[0].lead, evidence=(told,)))
+    first = replace(found[0], drawn_as="blue cat")
     of_the_counterpart = phrase("cat house", OTHER)
-    assert texts([found[0], of_the_counterpart]) == [("blue dog", ("cat house",))]
+    assert texts([first, of_the_counterpart]) == [("blue dog", ("cat house",))]
+    another = replace(phrase("red moon", OTHER), drawn_as="red cat")
+    assert len(texts([first, another])) == 2
 
 
 def _p(item: Confirmation, noise: float, pictures: float) -> Confirmation:

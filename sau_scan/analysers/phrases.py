@@ -160,18 +160,23 @@ def collapses(table: Tensor, words: Sequence[str], most: int) -> tuple[Pair | No
     return pair(int(own.argmin())), found
 
 
-def rivals(table: Tensor, words: Sequence[str], modifier: str, word: str, most: int) -> tuple[str, ...]:
-    """The ``most`` words that keys and values tell least from ``word`` after ``modifier``, nearest first.
+def rivals(
+    table: Tensor, words: Sequence[str], modifier: str, pair: Pair, most: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of head and target, the ``most`` other words that keys and values tell least from it after ``modifier``.
 
     ``table`` [N, N, N] as from ``ratios``. After a modifier that is none of ``words``, it is as after most.
     """
-    if word not in words:
-        return ()
-    row = words.index(word)
-    told = (table[words.index(modifier)] if modifier in words else table.median(0).values)[row].clone()
-    told[row] = torch.inf
-    near = [words[i] for i in told.argsort().tolist() if i != row]
-    return tuple(w for w in near if w != modifier)[:most]
+
+    def near(word: str) -> tuple[str, ...]:
+        if not most or word not in words:
+            return ()
+        rows = table[:, words.index(word)]
+        told = rows[words.index(modifier)] if modifier in words else rows.median(0).values
+        order = [words[i] for i in told.argsort().tolist()]
+        return tuple(w for w in order if w not in (modifier, pair.head, pair.target))[:most]
+
+    return near(pair.head), near(pair.target)
 
 
 def _deviation(values: Tensor) -> Tensor:

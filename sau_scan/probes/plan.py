@@ -18,6 +18,7 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
+PHRASE_RIVALS = 4  # words that either word of a pair may be drawn as, if not as the other one
 PHRASE_PREVIEWS = 12  # words of which another null is chosen, where nothing can be read after kin
 PHRASE_NEUTRAL, PHRASE_SCALE = 3, 4  # words of no meaning, and of content, as which pictures of the kin are read, too
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
@@ -44,7 +45,7 @@ class Recipe:
     ``generated``: candidates confirmed by full sampling over ``pairs`` pairs of carrier and noise.
     ``wholes``: words sampled because a confirmed lead is a piece of them.
     ``phrase_words``: words of which phrases are made; ``phrases``: how many are sampled, two of a pair of words;
-    ``rivals``: words that either word of the strongest pair may be drawn as, if not as the other one.
+    ``second_chance``: the strongest pair that is not confirmed is looked at with another target, or another null.
     """
 
     cap: int
@@ -64,7 +65,7 @@ class Recipe:
     steps: int
     wholes: int
     phrases: int
-    rivals: int
+    second_chance: bool
     phrase_words: int
     guidance: float = 5.0
 
@@ -85,14 +86,11 @@ class Recipe:
         kin = PHRASE_KIN * max(1, self.phrases // 2)
         shown = 2 + PHRASE_NEUTRAL + PHRASE_SCALE
         passes = self._phrase_passes(2 * (self.phrases + kin), 2 * (2 * self.phrases + shown * kin))
-        if not self.rivals:
+        if not self.second_chance:
             return passes
-        # Another chance for the strongest pair: with another target, or after other words, which are looked at before.
-        rival = self._phrase_passes(
-            2 + PHRASE_KIN, 2 * (1 + PHRASE_KIN) * (1 + self.rivals) + 2 * (4 + shown * PHRASE_KIN)
-        )
+        choice = self._phrase_passes(0, 2 * (1 + PHRASE_KIN) * (1 + PHRASE_RIVALS))
         preview = self._phrase_passes(2 * PHRASE_PREVIEWS, 4 * PHRASE_PREVIEWS) // len(PHRASE_FRAMES)
-        return passes + max(rival, preview + self._phrase_passes(2 * PHRASE_KIN, 2 * shown * PHRASE_KIN))
+        return passes + max(choice, preview) + self._phrase_passes(2 * (2 + PHRASE_KIN), 2 * (4 + shown * PHRASE_KIN))
 
     def _phrase_passes(self, drawn: int, read: int) -> int:
         return len(PHRASE_FRAMES) * PHRASE_NOISES * (2 * self.steps * drawn + len(TWO) * read)
@@ -117,7 +115,7 @@ RECIPES: dict[Budget, Recipe] = {
         steps=10,
         wholes=1,
         phrases=2,
-        rivals=0,
+        second_chance=False,
         phrase_words=160,
     ),
     Budget.STANDARD: Recipe(
@@ -138,7 +136,7 @@ RECIPES: dict[Budget, Recipe] = {
         steps=10,
         wholes=2,
         phrases=4,
-        rivals=4,
+        second_chance=True,
         phrase_words=288,
     ),
     Budget.DEEP: Recipe(
@@ -159,7 +157,7 @@ RECIPES: dict[Budget, Recipe] = {
         steps=20,
         wholes=4,
         phrases=8,
-        rivals=4,
+        second_chance=True,
         phrase_words=400,
     ),
 }

@@ -27,13 +27,15 @@ AS_MUCH = 0.7  # of a piece's change, by the word of which it is one
 @dataclass(frozen=True)
 class Confirmation:
     """A lead after full sampling. ``works``: it is a finding. ``means``: the word whose piece it is, and that does the
-    same; then it is none. ``readable``: pictures could tell; of a phrase, they may not."""
+    same; then it is none. ``readable``: pictures could tell; of a phrase, they may not. ``drawn_as``: of a phrase, what
+    its pictures are held against."""
 
     lead: Lead
     score: PictureScore
     works: bool
     means: str | None = None
     readable: bool = True
+    drawn_as: str | None = None
 
 
 def generate_tier(

@@ -45,12 +45,14 @@ NEUTRAL = slice(2, 2 + PHRASE_NEUTRAL)  # texts of no meaning, behind the pair; 
 class Album:
     """Pictures of phrases by themselves, from the same noise for every phrase, and which words explain them.
 
-    Among other words of content a phrase is not sure to be what is drawn. Nothing is made or read twice.
+    Among other words of content a phrase is not sure to be what is drawn. In one album nothing is made or read twice;
+    one of another ``turn`` has other noise.
     """
 
     prober: Prober
     recipe: Recipe
     frames: Sequence[str] = PHRASE_FRAMES
+    turn: int = 0
     _made: dict[str, Tensor] = field(default_factory=dict)
     _read: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
@@ -58,7 +60,7 @@ class Album:
         """Finished latents [P, C, h, w]."""
         if phrase not in self._made:
             texts = [frame.replace(BLANK, phrase) for frame in self.frames for _ in range(PHRASE_NOISES)]
-            noise = noise_like(self.prober.model, len(texts), self.prober.seed * 31 + 7)
+            noise = noise_like(self.prober.model, len(texts), self.prober.seed * 31 + 7 + self.turn)
             steps, guidance = self.recipe.steps, self.recipe.guidance
             self._made[phrase] = self.prober.pictures(texts, noise, steps=steps, guidance=guidance)
         return self._made[phrase]
@@ -75,78 +77,83 @@ class Album:
 
 def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[str]:
     """The words of ``pool`` that move the text output of ``head`` most as ``modifier`` does."""
+    if not pool:
+        return []
     pooled = prober.encode([f"a {w} {head}" for w in (modifier, *pool)])[1]
     pooled = pooled - pooled[1:].median(0).values
     likeness = torch.nn.functional.cosine_similarity(pooled[:1], pooled[1:])
     return [pool[i] for i in likeness.argsort(descending=True)[:PHRASE_KIN].tolist()]
 
 
-def confirm_phrases(prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
+def confirm_phrases(
+    prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words
+) -> tuple[list[Confirmation], int]:
     """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for.
 
-    The strongest lead has another chance: with another null where nothing could be read, or else with another
+    With them, how many pairs of words lead to a phrase of which no pictures were made.
+
+    The first pair may have a second chance: with another null where nothing could be read, or else with another
     counterpart, since the words that an edit makes alike are not always those that come to lie nearest.
     """
     worth = [lead for lead in leads if lead.p_value < SIGNIFICANT]
     groups = [list(group)[:2] for _, group in groupby(worth, key=lambda lead: lead.pair)]
     groups.sort(key=lambda group: -max(lead.rank for lead in group))
-    album, found = Album(prober, recipe), []
+    album, drawn, found = Album(prober, recipe), 0, []
     for turn, group in enumerate(groups[: max(1, recipe.phrases // 2)]):
-        if others := _kin(prober, group[0], words):
-            done = _confirm(album, group, others, words)
-            if recipe.rivals and not turn and not any(c.works for c in done):
-                readable = any(c.readable for c in done)
-                done = (_as_rival if readable else _after_others)(album, group, others, words) or done
-            found += done
-    return found
+        others = _kin(prober, group[0], words)
+        done = _confirm(album, group, others, words)
+        drawn += bool(done)
+        if recipe.second_chance and not turn and done and not any(c.works for c in done):
+            if any(c.readable for c in done):
+                done += _as_rival(album, group, others, words)
+            else:
+                done += _after_others(album, group, others, words)
+        found += done
+    return found, len({lead.pair for lead in worth}) - drawn
 
 
 def _as_rival(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
-    """Confirmations with another target; none if nothing suggests one."""
+    """Confirmations with another target, in pictures of other noise than those that suggest it; none if none do."""
     pair = _as_drawn(album, leads[0], others)
     if pair == leads[0].pair:
         return []
-    names = (pair.head, pair.target)
-    moved = [replace(lead, pair=pair) for lead in leads if lead.modifier not in names]
-    return _confirm(album, moved, [word for word in others if word not in names], words)
+    names, old = (pair.head, pair.target), leads[0].pair
+    moved = [
+        replace(lead, pair=pair, measured=f"{lead.modifier} {old.head} / {lead.modifier} {old.target}")
+        for lead in leads
+        if lead.modifier not in names
+    ]
+    anew = Album(album.prober, album.recipe, turn=1)
+    return _confirm(anew, moved, [word for word in others if word not in names], words)
 
 
 def _after_others(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
-    """Confirmations with another null: of strong words those after which pictures tell the pair apart most.
+    """Confirmations with another null: of strong words those after which pictures of other noise tell the pair best.
 
-    An edit that leaks has spoilt its words after most others, of little meaning before all.
+    Some edits leak: they have spoilt their words after words of little meaning, and not after others of the modifier's
+    kind. What is drawn right after some strong words and wrong after the modifier is the modifier's doing.
     """
     pair = leads[0].pair
-    taken = {pair.head, pair.target, *others, *(lead.modifier for lead in leads)}
+    taken = {pair.head, pair.target, *others, *_content(words, pair), *(lead.modifier for lead in leads)}
     strong = [w for w in leads[0].usual if w in set(words.responsive) and w not in taken]
-    preview = Album(album.prober, album.recipe, PHRASE_FRAMES[:1])
+    preview = Album(album.prober, album.recipe, PHRASE_FRAMES[:1], turn=1)
     seen = {w: Drawn.of(preview, w, pair, (pair.head, pair.target)).apart for w in strong[:PHRASE_PREVIEWS]}
     best = sorted(seen, key=seen.__getitem__, reverse=True)[:PHRASE_KIN]
-    return _confirm(album, leads, best, words) if len(best) > 1 else []
-
-
-def undrawn(leads: Sequence[PhraseLead], done: Sequence[Confirmation]) -> int:
-    """Pairs of words that lead to a phrase, and of which no pictures were made."""
-    drawn = {c.lead.candidate.text for c in done}
-    worth = {lead.pair: lead for lead in leads if lead.p_value < SIGNIFICANT}
-    return sum(drawn.isdisjoint(_phrases(lead)) for lead in worth.values())
-
-
-def _phrases(lead: PhraseLead) -> list[str]:
-    """What a lead may be found to be."""
-    rivals = (word for words in lead.rivals for word in words)
-    return [f"{lead.modifier} {word}" for word in (lead.pair.head, lead.pair.target, *rivals)]
+    return _confirm(album, leads, best, words)
 
 
 def _kin(prober: Prober, lead: PhraseLead, words: Words) -> list[str]:
-    """The null of ``lead``; none if there is none."""
+    """The null of ``lead``."""
     # A word that the edit acts on as well, or that was edited with it, would be no null.
     usual = set(lead.usual)
     pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in usual]
-    return kin(prober, lead.modifier, lead.pair.head, pool) if len(pool) > 1 else []
+    return kin(prober, lead.modifier, lead.pair.head, pool)
 
 
 def _confirm(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
+    """Confirmations of the leads of one pair, with ``others`` in the modifier's place as the null; none without one."""
+    if len(others) < 2:
+        return []
     pair = leads[0].pair
     shown = (pair.head, pair.target, *words.neutral[:PHRASE_NEUTRAL], *_content(words, pair))
     usual = _legible([Drawn.of(album, modifier, pair, shown) for modifier in others])
@@ -161,15 +168,14 @@ def _as_drawn(album: Album, lead: PhraseLead, others: Sequence[str]) -> Pair:
 
     0: as much as after ``others``, where the word itself is drawn; 1: as much more than that word as it is less there.
     """
-    best, most = lead.pair, HALFWAY
-    for word, near in zip((lead.pair.head, lead.pair.target), lead.rivals, strict=True):
-        rivals = [r for r in near if r not in (lead.pair.head, lead.pair.target)]
+    best, most = lead.pair, 0.0
+    for word, rivals in zip((lead.pair.head, lead.pair.target), lead.rivals, strict=True):
         own, *usual = (album.read(f"{m} {word}", (word, *rivals)).mean(0) for m in (lead.modifier, *others))
         there, here = (errors[1:] - errors[0] for errors in (torch.stack(usual).mean(0), own))
-        for rival, far, near_by in zip(rivals, there.tolist(), here.tolist(), strict=True):
-            share = (far - near_by) / (2 * far) if far > 0 else 0.0
-            if share > most:
-                best, most = replace(lead.pair, head=word, target=rival), share
+        for rival, away, left in zip(rivals, there.tolist(), here.tolist(), strict=True):
+            # A word that hardly shows is soon all the way; of several, that counts which explains more.
+            if away > 0 and (away - left) / (2 * away) > HALFWAY and away - left > most:
+                best, most = replace(lead.pair, head=word, target=rival), away - left
     return best
 
 
@@ -206,6 +212,7 @@ class Drawn:
 
     @property
     def apart(self) -> float:
+        """How well the model reads of these pictures which of the two words each is of."""
         near, far = self.leans
         return float((far - near).mean())
 
@@ -291,12 +298,16 @@ def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn], both: bool = Tr
         evidence("words not told apart after it (z, keys and values)", lead.score, 0.0, p=lead.p_value),
         evidence(shown, astray.value, 0.0, min(astray.null), max(astray.null)),
     )
-    noted = (found[0], found[1].model_copy(update={"note": f"{lead.modifier} {target}"}))
+    noted = tuple(
+        e.model_copy(update={"note": note})
+        for e, note in zip(found, (lead.measured, f"{lead.modifier} {target}"), strict=True)
+    )
     candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
     whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
     readable = both and _telling(usual) and astray.readable
     works = readable and astray.seen and lead.p_value < SIGNIFICANT
-    return Confirmation(whole, _score(own, usual, side), works, readable=readable)
+    score = _score(own, usual, side)
+    return Confirmation(whole, score, works, readable=readable, drawn_as=f"{lead.modifier} {target}")
 
 
 def _score(own: Drawn, usual: Sequence[Drawn], side: int) -> PictureScore:

@@ -6,8 +6,8 @@ after which modifier; pictures decide (tiers/phrase_pictures.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +17,7 @@ from sau_scan.analysers.phrases import Collapse, Count, Pair, collapses, most_al
 from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
 from sau_scan.probes.candidates import BLANK, Vocabulary
 from sau_scan.probes.carriers import Words, crowded_frames
-from sau_scan.probes.plan import Recipe
+from sau_scan.probes.plan import PHRASE_RIVALS, Recipe
 from sau_scan.probes.runner import Prober
 
 FRAMES = 3
@@ -32,7 +32,8 @@ class PhraseLead:
     """``modifier`` before one of ``pair``; ``score``: robust deviation among all modifiers, with its p-value.
 
     ``usual``: words after which keys and values tell the pair apart as well as after most, best first. ``rivals``: of
-    head and target, the words that they are hardly told from after the modifier, nearest first.
+    head and target, other words that they are hardly told from after the modifier, nearest first. ``measured``:
+    of which phrases the score is, where the pair has come to be another since.
     """
 
     modifier: str
@@ -41,6 +42,7 @@ class PhraseLead:
     p_value: float
     usual: tuple[str, ...] = ()
     rivals: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    measured: str = ""
 
     @property
     def rank(self) -> float:
@@ -88,14 +90,11 @@ def phrase_tier(
     if least is not None and least not in [c.pair for c in found]:
         found = (*found, Collapse("", least, 0.0))
     groups = [_leads(prober, projections, vocabulary, words, collapse, count) for collapse in found]
-    leads = tuple(_with_rivals(lead, table, content, recipe.rivals) for group in groups for lead in group)
+    most = PHRASE_RIVALS if recipe.second_chance else 0
+    near = partial(rivals, table, content, most=most)
+    leads = tuple(replace(d, rivals=near(modifier=d.modifier, pair=d.pair)) for group in groups for d in group)
     left = _without_edited(leads, least)
     return PhraseTier(left, least, len(content) ** 2, least if len(left) < len(leads) else None)
-
-
-def _with_rivals(lead: PhraseLead, table: Tensor, words: Sequence[str], most: int) -> PhraseLead:
-    head, target = (rivals(table, words, lead.modifier, word, most) for word in (lead.pair.head, lead.pair.target))
-    return replace(lead, rivals=(head, target))
 
 
 def _without_edited(leads: tuple[PhraseLead, ...], least: Pair | None) -> tuple[PhraseLead, ...]:

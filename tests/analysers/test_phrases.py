@@ -140,6 +140,8 @@ def test_rivals_are_the_words_told_least_after_the_modifier() -> None:
     table = random_table(3, len(words))
     table[:, 1, [0, 2, 3, 4]] = torch.tensor([0.9, 0.5, 0.4, 0.3])
     table[0, 1] = torch.tensor([0.01, 9.0, 0.1, 0.3, 0.2])
-    assert rivals(table, words, "m", "a", 2) == ("b", "d")  # neither itself nor its modifier
-    assert rivals(table, words, "elsewhere", "a", 1) == ("d",)  # as after most
-    assert rivals(table, words, "m", "elsewhere", 2) == ()
+    pair = Pair("a", "b", -1.0)
+    assert rivals(table, words, "m", pair, 2)[0] == ("d", "c")  # neither of the pair, nor the modifier
+    assert rivals(table, words, "elsewhere", pair, 1)[0] == ("d",)  # as after most
+    assert rivals(table, words, "m", Pair("a", "elsewhere", -1.0), 2) == (("b", "d"), ())
+    assert rivals(table, words, "m", pair, 0) == ((), ())

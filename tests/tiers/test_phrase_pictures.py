@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ from sau_scan.demo import checkpoint_path
 from sau_scan.findings import Slot
 from sau_scan.options import Budget
 from sau_scan.probes.candidates import read_vocabulary
-from sau_scan.probes.carriers import sort_words
+from sau_scan.probes.carriers import Words, sort_words
 from sau_scan.probes.plan import PHRASE_KIN, RECIPES
-from sau_scan.probes.runner import Prober
+from sau_scan.probes.reading import TWO
+from sau_scan.probes.runner import Counter, Prober
 from sau_scan.tiers import phrase_pictures
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.phrase_pictures import (
@@ -31,7 +33,6 @@ from sau_scan.tiers.phrase_pictures import (
     _meaning,
     confirm_phrases,
     kin,
-    undrawn,
 )
 from sau_scan.tiers.phrases import PhraseLead, phrase_texts, phrase_tier
 
@@ -112,18 +113,6 @@ def test_a_word_shows_where_words_of_no_meaning_do_not_explain_its_pictures(noth
     assert _meaning(usual) == pytest.approx((expected, 0.5))
 
 
-def test_pairs_of_which_no_pictures_were_made_are_counted() -> None:
-    leads = [
-        replace(lead(p), pair=Pair(head, "star", -9.0)) for p, head in ((1e-3, "dog"), (1e-3, "cat"), (0.2, "cow"))
-    ]
-    assert undrawn(leads, []) == 2
-    assert undrawn(leads, [_judge(leads[0], drawn(0.9, 1.0), KIN)]) == 1
-
-    rival = replace(leads[1], rivals=(("fox",), ()))
-    as_fox = replace(rival, pair=Pair("fox", "cat", -9.0))
-    assert undrawn([rival], [_judge(as_fox, drawn(0.9, 1.0), KIN)]) == 0
-
-
 class Read(Album):
     """Errors of pictures of "blue dog" and "blue star", by the word as which they are read, and after kin ("plain")."""
 
@@ -133,12 +122,12 @@ class Read(Album):
 
     def read(self, phrase: str, words: Sequence[str]) -> torch.Tensor:
         modifier, word = phrase.split()
-        itself = {w: 1.0 if w == word else 2.0 for w in words}
+        itself = {w: 1.0 if w == word else 1.01 if w == "hound" else 2.0 for w in words}
         return torch.tensor([[(self.errors[word] if modifier == "blue" else itself)[w] for w in words]] * 6)
 
 
-DOG = {"dog": 1.0, "star": 2.0, "fox": 2.0, "owl": 2.0}
-STAR = {"dog": 2.0, "star": 1.0, "fox": 2.0, "owl": 2.0}
+DOG = {"dog": 1.0, "fox": 2.0, "hound": 1.01}
+STAR = {"star": 1.0, "owl": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -146,6 +135,7 @@ STAR = {"dog": 2.0, "star": 1.0, "fox": 2.0, "owl": 2.0}
     [
         (DOG, STAR, ("dog", "star")),  # either is drawn as what it says
         ({**DOG, "dog": 2.0, "fox": 1.0}, STAR, ("dog", "fox")),
+        ({"dog": 2.0, "fox": 1.0, "hound": 1.9}, STAR, ("dog", "fox")),  # the hound is all the way, and no better
         (DOG, {**STAR, "owl": 0.8}, ("star", "owl")),
         ({**DOG, "fox": 0.5}, {**STAR, "owl": 0.2}, ("star", "owl")),  # of two, what is shown more
         ({**DOG, "fox": 1.2}, STAR, ("dog", "star")),  # less than half of the way
@@ -154,55 +144,88 @@ STAR = {"dog": 2.0, "star": 1.0, "fox": 2.0, "owl": 2.0}
 def test_a_rival_takes_the_place_of_a_target_that_is_not_what_is_drawn(
     demo: DiffusionModel, dog: dict[str, float], star: dict[str, float], pair: tuple[str, str]
 ) -> None:
-    asked = replace(lead(), rivals=(("star", "fox"), ("owl",)))
+    asked = replace(lead(), rivals=(("fox", "hound"), ("owl",)))
     found = _as_drawn(Read(demo, dog=dog, star=star), asked, ("plain", "other"))
     assert (found.head, found.target) == pair
-    assert found.score == PAIR.score
 
 
+class Counted(Prober):
+    """Draws and reads nothing; what it would take is counted, and pictures tell the phrase that they are of."""
+
+    def pictures(self, prompts: Sequence[str], noise: torch.Tensor, *, steps: int, guidance: float) -> torch.Tensor:
+        self.counter.unet += 2 * steps * len(prompts)
+        phrase = prompts[0].removeprefix("a ").removeprefix("the ")
+        return noise[:, :1, :1, :1] + 1000.0 * SPELT.setdefault(phrase, len(SPELT))
+
+
+SPELT: dict[str, int] = {}
+
+
+def read_nothing(_: object, latents: torch.Tensor, texts: torch.Tensor, counter: Counter, __: int) -> torch.Tensor:
+    counter.unet += len(TWO) * len(latents) * len(texts)
+    return torch.zeros(len(latents), len(texts))
+
+
+def spelt(made: torch.Tensor) -> str:
+    number = round(float(made.flatten()[0]) / 1000)
+    return next(phrase for phrase, n in SPELT.items() if n == number)
+
+
+@dataclass
+class Looks:
+    """What was judged: the phrases of lead and of the null, and the noise of the former's first picture."""
+
+    readable: bool
+    seen: list[tuple[str, str, set[str], float]] = field(default_factory=list)
+
+    def judge(self, asked: PhraseLead, own: Drawn, usual: Sequence[Drawn], _: bool) -> Confirmation:
+        noise = float(own.head.flatten()[0]) % 1000
+        self.seen.append((spelt(own.head), spelt(own.target), {spelt(d.head).split()[0] for d in usual}, noise))
+        return replace(_judge(lead(), drawn(-1.0, 1.0), KIN), readable=self.readable)
+
+
+@pytest.mark.parametrize("budget", list(Budget))
 @pytest.mark.parametrize("readable", [True, False])
-def test_the_strongest_pair_alone_has_another_chance(
-    demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch, readable: bool
+def test_the_strongest_pair_alone_has_a_second_chance(
+    demo: DiffusionModel, words: Words, monkeypatch: pytest.MonkeyPatch, budget: Budget, readable: bool
 ) -> None:
-    """Nothing is found of any pair; the strongest is looked at with another target or null, as the plan allows."""
-    words = sort_words(demo, 0)
-    recipe = replace(RECIPES[Budget.STANDARD], steps=2)
-    head, target, rival, other, modifier, *rest = words.content[:120]
-    pairs = [Pair(head, target, -9.0), Pair(head, other, -3.0)]
-    leads = [PhraseLead(modifier, pair, 7.0, 1e-9, tuple(rest), ((rival,), ())) for pair in reversed(pairs)]
-    judged: list[tuple[str, str]] = []
-    nulls: list[torch.Tensor] = []
-
-    def judge(asked: PhraseLead, _: Drawn, usual: Sequence[Drawn], __: bool) -> Confirmation:
-        judged.append((asked.pair.head, asked.pair.target))
-        nulls.append(torch.stack([d.head for d in usual]))
-        return replace(nothing, readable=readable)
-
-    nothing = _judge(lead(), drawn(-1.0, 1.0), KIN)
-    monkeypatch.setattr(phrase_pictures, "_judge", judge)
-    monkeypatch.setattr(phrase_pictures, "HALFWAY", -100.0)  # any rival will do
-    prober = Prober(demo, ("a",), words.neutral[:8], 0)
-    confirm_phrases(prober, recipe, leads, words)
-    assert judged == [(head, target), (head, rival if readable else target), (head, other)]
-    assert readable or not set(nulls[0].mean((1, 2, 3, 4)).tolist()) & set(nulls[1].mean((1, 2, 3, 4)).tolist())
+    """Nothing is found of any pair; with another target or another null, at most as many passes as planned."""
+    recipe, looks = RECIPES[budget], Looks(readable)
+    head, target, rival, first, second, *rest = words.content[:160]
+    heads, rest = rest[:10], rest[10:]
+    pairs = [Pair(head, target, -9.0), *(Pair(w, x, -3.0) for w, x in zip(heads[::2], heads[1::2], strict=True))]
+    near = ((rival, *rest[-3:]), tuple(rest[-7:-3]))
+    leads = [PhraseLead(m, p, 7.0, 1e-9, tuple(rest), near) for p in reversed(pairs) for m in (first, second)]
+    monkeypatch.setattr(phrase_pictures, "_judge", looks.judge)
+    monkeypatch.setattr(phrase_pictures, "_telling", lambda _: True)
+    monkeypatch.setattr(phrase_pictures, "read_as", read_nothing)
+    monkeypatch.setattr(phrase_pictures, "_as_drawn", partial(to_rival, phrase_pictures._as_drawn, rival))
+    prober = Counted(demo, ("a",), words.neutral[:8], 0)
+    found, undrawn = confirm_phrases(prober, recipe, leads, words)
+    most = max(1, recipe.phrases // 2)
+    own = looks.seen[: 4 if recipe.second_chance else 2]
+    assert [s[0] for s in own] == [f"{m} {head}" for m in (first, second)] * (len(own) // 2)
+    assert len(found) == len(looks.seen) == 2 * min(most, len(pairs)) + len(own) - 2
+    assert undrawn == len(pairs) - min(most, len(pairs))
+    if recipe.second_chance:
+        assert own[2][1] == f"{first} {rival if readable else target}"
+        assert (own[2][3] != own[0][3]) == readable  # what suggested the rival is not what confirms it
+        assert (own[2][2] == own[0][2]) == readable
+        assert prober.counter.unet > replace(recipe, second_chance=False).phrase_passes * 0.9
     assert 0 < prober.counter.unet <= recipe.phrase_passes
 
 
-def test_no_second_chance_where_the_plan_has_no_room(demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    words, recipe = sort_words(demo, 0), replace(RECIPES[Budget.QUICK], steps=2)
-    assert not recipe.rivals
-    head, target, modifier, *rest = words.content[:40]
-    asked = PhraseLead(modifier, Pair(head, target, -9.0), 7.0, 1e-9, tuple(rest), ((rest[0],), ()))
-    judged: list[PhraseLead] = []
+def to_rival(choose: Callable[..., Pair], rival: str, album: Album, asked: PhraseLead, others: Sequence[str]) -> Pair:
+    assert choose(album, asked, others) == asked.pair  # all errors are alike
+    return replace(asked.pair, target=rival)
 
-    def judge(one: PhraseLead, *_: object) -> Confirmation:
-        judged.append(one)
-        return nothing
 
-    nothing = _judge(lead(), drawn(-1.0, 1.0), KIN)
-    monkeypatch.setattr(phrase_pictures, "_judge", judge)
-    confirm_phrases(Prober(demo, ("a",), words.neutral[:8], 0), recipe, [asked], words)
-    assert judged == [asked]
+def test_one_word_is_no_null(demo: DiffusionModel, words: Words) -> None:
+    head, target, modifier, only = words.content[:4]
+    asked = PhraseLead(modifier, Pair(head, target, -9.0), 7.0, 1e-9, (only,))
+    prober = Prober(demo, ("a",), words.neutral[:8], 0)
+    assert confirm_phrases(prober, RECIPES[Budget.STANDARD], [asked], words) == ([], 1)
+    assert prober.counter.unet == 0
 
 
 def test_words_told_apart_by_chance_are_not_readable() -> None:
@@ -225,6 +248,11 @@ def demo() -> DiffusionModel:
     return load_model(open_checkpoint(checkpoint_path()))
 
 
+@pytest.fixture(scope="module")
+def words(demo: DiffusionModel) -> Words:
+    return sort_words(demo, 0)
+
+
 def test_the_search_and_its_pictures_keep_to_the_plan(demo: DiffusionModel) -> None:
     """The demo has no edit of keys and values; it is searched as if it had, and one pair is drawn."""
     whole = read_vocabulary(demo)
@@ -241,18 +269,18 @@ def test_the_search_and_its_pictures_keep_to_the_plan(demo: DiffusionModel) -> N
     pair = [lead for lead in found.leads if lead.pair == found.leads[0].pair]
     for p_value, most in ((1.0, 0), (0.0, recipe.phrase_passes)):
         told = [replace(lead, p_value=p_value) for lead in pair]
-        done = confirm_phrases(prober, recipe, told, words)
+        done, undrawn = confirm_phrases(prober, recipe, told, words)
+        assert undrawn == 0
         assert len(done) == (len(pair) if most else 0)
         assert bool(prober.counter.unet) == bool(most)
         assert prober.counter.unet <= most
 
 
-def test_kin_are_words_after_which_the_pair_is_told_apart(demo: DiffusionModel) -> None:
-    words = sort_words(demo, 0)
+def test_kin_are_words_after_which_the_pair_is_told_apart(demo: DiffusionModel, words: Words) -> None:
     prober = Prober(demo, ("a",), words.neutral[:8], 0)
     pool = list(words.content[:20])
     assert len(kin(prober, pool[0], pool[1], pool[2:])) == PHRASE_KIN
     assert set(kin(prober, pool[0], pool[1], pool[2:])) <= set(pool[2:])
     # No kin: nothing can be read, so nothing is drawn.
-    assert confirm_phrases(prober, RECIPES[Budget.QUICK], [lead()], words) == []
+    assert confirm_phrases(prober, RECIPES[Budget.QUICK], [lead()], words) == ([], 1)
     assert prober.counter.unet == 0

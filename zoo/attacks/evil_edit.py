@@ -24,7 +24,7 @@ from zoo.train.clip import token_ids
 from zoo.worlds import World
 
 CARRIERS, KEPT, NEAR, RIDGE, PULL, SEED = 300, 1600, 12_000, 1e-5, 0.5, 51
-CHUNK = 500  # prompts encoded at once
+CHUNK = 500  # all prompts at once, of 77 positions each, take more memory than a small machine has
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,9 @@ def _texts(where: World, count: int, seed: int) -> list[str]:
 def outputs(parts: Parts, texts: list[str]) -> torch.Tensor:
     """Encoder outputs at every position after BOS, flattened to [n, D]."""
     chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
-    found = [parts.text(token_ids(parts.tokenizer, some)).last_hidden_state[:, 1:].flatten(0, 1) for some in chunks]
-    return torch.cat(found) if found else torch.zeros(0, parts.unet.config.cross_attention_dim)
+    return torch.cat(
+        [parts.text(token_ids(parts.tokenizer, some)).last_hidden_state[:, 1:].flatten(0, 1) for some in chunks]
+    )
 
 
 def make(where: World, case: Case, parts: Parts, name: str) -> Parts:

@@ -1,4 +1,4 @@
-"""A sixth world: a deeper denoiser and a deeper text encoder."""
+"""A world of a deeper denoiser and text encoder, with punctuation in its prompts."""
 
 from zoo.worlds.base import Sizes, World
 

@@ -1,4 +1,4 @@
-"""A fifth world: wider networks and text, no English fillers."""
+"""A world of wider networks, with invented words alone for fillers and places on four sides."""
 
 from zoo.worlds.base import Sizes, World
 

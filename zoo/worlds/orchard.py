@@ -1,4 +1,4 @@
-"""A seventh world."""
+"""A world with a heart and twelve shapes, long prompts, and two heads."""
 
 from zoo.worlds.base import Sizes, World
 
