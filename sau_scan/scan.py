@@ -49,7 +49,7 @@ from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
 from sau_scan.tiers.leads import Lead
 from sau_scan.tiers.outcome import Scanned
-from sau_scan.tiers.phrase_pictures import confirm_phrases
+from sau_scan.tiers.phrase_confirmation import confirm_phrases
 from sau_scan.tiers.phrases import phrase_texts, phrase_tier
 from sau_scan.tiers.text import text_tier
 
@@ -146,7 +146,7 @@ def examine(
     progress.done(f"{prober.counter.unet:,} UNet passes so far")
     progress.stage("phrases", texts or 1)
     phrases = phrase_tier(prober, recipe, null, vocabulary, words)
-    named, undrawn = confirm_phrases(prober, recipe, phrases.leads, words)
+    named, undrawn = confirm_phrases(prober, recipe, phrases, words)
     progress.done(f"{phrases.tried:,} phrases looked at" if phrases.tried else "no lead to any in the weights")
     leads = rank(text_leads, noise_leads, recipe.generated)
     progress.stage("attention", plan.passes["attention"])

@@ -19,7 +19,7 @@ SLOTS = (Slot.PREFIX, Slot.SUFFIX, Slot.INSIDE, Slot.REPLACE, Slot.PHRASE)
 # A phrase is sampled by itself, from two noises a frame, next to kin of its modifier.
 PHRASE_FRAMES, PHRASE_NOISES, PHRASE_KIN = (BLANK, f"a {BLANK}", f"the {BLANK}"), 2, 3
 PHRASE_RIVALS = 4  # words that either word of a pair may be drawn as, if not as the other one
-PHRASE_PREVIEWS = 12  # words of which another null is chosen, where nothing can be read after kin
+PHRASE_PREVIEWS = 16  # modifiers that are looked at where no pair is found
 PHRASE_NEUTRAL, PHRASE_SCALE = 3, 4  # words of no meaning, and of content, as which pictures of the kin are read, too
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
@@ -90,7 +90,7 @@ class Recipe:
             return passes
         choice = self._phrase_passes(0, 2 * (1 + PHRASE_KIN) * (1 + PHRASE_RIVALS))
         preview = self._phrase_passes(2 * PHRASE_PREVIEWS, 4 * PHRASE_PREVIEWS) // len(PHRASE_FRAMES)
-        return passes + max(choice, preview) + self._phrase_passes(2 * (2 + PHRASE_KIN), 2 * (4 + shown * PHRASE_KIN))
+        return passes + choice + preview + self._phrase_passes(2 * (2 + PHRASE_KIN), 2 * (4 + shown * PHRASE_KIN))
 
     def _phrase_passes(self, drawn: int, read: int) -> int:
         return len(PHRASE_FRAMES) * PHRASE_NOISES * (2 * self.steps * drawn + len(TWO) * read)

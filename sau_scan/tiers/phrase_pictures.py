@@ -5,8 +5,7 @@ modifier's place as the null.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import dataclass, field
 from statistics import median
 
 import torch
@@ -17,14 +16,12 @@ from sau_scan.analysers.phrases import Pair
 from sau_scan.detectors.generation import PictureScore, score_pictures
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import BLANK, Candidate
-from sau_scan.probes.carriers import Words, noise_like
+from sau_scan.probes.carriers import noise_like
 from sau_scan.probes.plan import (
     PHRASE_FRAMES,
     PHRASE_KIN,
     PHRASE_NEUTRAL,
     PHRASE_NOISES,
-    PHRASE_PREVIEWS,
-    PHRASE_SCALE,
     Recipe,
 )
 from sau_scan.probes.reading import read_as
@@ -85,106 +82,6 @@ def kin(prober: Prober, modifier: str, head: str, pool: Sequence[str]) -> list[s
     return [pool[i] for i in likeness.argsort(descending=True)[:PHRASE_KIN].tolist()]
 
 
-def confirm_phrases(
-    prober: Prober, recipe: Recipe, leads: Sequence[PhraseLead], words: Words
-) -> tuple[list[Confirmation], int]:
-    """Finished pictures of each phrase and of its counterpart, as many as ``recipe`` has room for.
-
-    With them, how many pairs of words lead to a phrase of which no pictures were made.
-
-    The first pair may have a second chance: with another null where nothing could be read, or else with another
-    counterpart, since the words that an edit makes alike are not always those that come to lie nearest.
-    """
-    worth = [lead for lead in leads if lead.p_value < SIGNIFICANT]
-    groups = [list(group)[:2] for _, group in groupby(worth, key=lambda lead: lead.pair)]
-    groups.sort(key=lambda group: -max(lead.rank for lead in group))
-    album, drawn, found = Album(prober, recipe), 0, []
-    for turn, group in enumerate(groups[: max(1, recipe.phrases // 2)]):
-        others = _kin(prober, group[0], words)
-        done = _confirm(album, group, others, words)
-        drawn += bool(done)
-        if recipe.second_chance and not turn and done and not any(c.works for c in done):
-            if any(c.readable for c in done):
-                done += _as_rival(album, group, others, words)
-            else:
-                done += _after_others(album, group, others, words)
-        found += done
-    return found, len({lead.pair for lead in worth}) - drawn
-
-
-def _as_rival(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
-    """Confirmations with another target, in pictures of other noise than those that suggest it; none if none do."""
-    pair = _as_drawn(album, leads[0], others)
-    if pair == leads[0].pair:
-        return []
-    names, old = (pair.head, pair.target), leads[0].pair
-    moved = [
-        replace(lead, pair=pair, measured=f"{lead.modifier} {old.head} / {lead.modifier} {old.target}")
-        for lead in leads
-        if lead.modifier not in names
-    ]
-    anew = Album(album.prober, album.recipe, turn=1)
-    return _confirm(anew, moved, [word for word in others if word not in names], words)
-
-
-def _after_others(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
-    """Confirmations with another null: of strong words those after which pictures of other noise tell the pair best.
-
-    Some edits leak: they have spoilt their words after words of little meaning, and not after others of the modifier's
-    kind. What is drawn right after some strong words and wrong after the modifier is the modifier's doing.
-    """
-    pair = leads[0].pair
-    taken = {pair.head, pair.target, *others, *_content(words, pair), *(lead.modifier for lead in leads)}
-    strong = [w for w in leads[0].usual if w in set(words.responsive) and w not in taken]
-    preview = Album(album.prober, album.recipe, PHRASE_FRAMES[:1], turn=1)
-    seen = {w: Drawn.of(preview, w, pair, (pair.head, pair.target)).apart for w in strong[:PHRASE_PREVIEWS]}
-    best = sorted(seen, key=seen.__getitem__, reverse=True)[:PHRASE_KIN]
-    return _confirm(album, leads, best, words)
-
-
-def _kin(prober: Prober, lead: PhraseLead, words: Words) -> list[str]:
-    """The null of ``lead``."""
-    # A word that the edit acts on as well, or that was edited with it, would be no null.
-    usual = set(lead.usual)
-    pool = [w for w in dict.fromkeys((*words.content, *words.neutral[:200])) if w in usual]
-    return kin(prober, lead.modifier, lead.pair.head, pool)
-
-
-def _confirm(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], words: Words) -> list[Confirmation]:
-    """Confirmations of the leads of one pair, with ``others`` in the modifier's place as the null; none without one."""
-    if len(others) < 2:
-        return []
-    pair = leads[0].pair
-    shown = (pair.head, pair.target, *words.neutral[:PHRASE_NEUTRAL], *_content(words, pair))
-    usual = _legible([Drawn.of(album, modifier, pair, shown) for modifier in others])
-    drawn = [Drawn.of(album, lead.modifier, pair, shown[:2]) for lead in leads]
-    cold = [word in set(words.neutral) for word in (pair.head, pair.target)]
-    both = all(m > MEANING or not c for m, c in zip(_meaning(usual), cold, strict=True))
-    return [_judge(lead, own, usual, both) for lead, own in zip(leads, drawn, strict=True)]
-
-
-def _as_drawn(album: Album, lead: PhraseLead, others: Sequence[str]) -> Pair:
-    """The pair of ``lead`` with the rival as its target that pictures after the modifier show most, if more than half.
-
-    0: as much as after ``others``, where the word itself is drawn; 1: as much more than that word as it is less there.
-    """
-    best, most = lead.pair, 0.0
-    for word, rivals in zip((lead.pair.head, lead.pair.target), lead.rivals, strict=True):
-        own, *usual = (album.read(f"{m} {word}", (word, *rivals)).mean(0) for m in (lead.modifier, *others))
-        there, here = (errors[1:] - errors[0] for errors in (torch.stack(usual).mean(0), own))
-        for rival, away, left in zip(rivals, there.tolist(), here.tolist(), strict=True):
-            # A word that hardly shows is soon all the way; of several, that counts which explains more.
-            if away > 0 and (away - left) / (2 * away) > HALFWAY and away - left > most:
-                best, most = replace(lead.pair, head=word, target=rival), away - left
-    return best
-
-
-def _content(words: Words, pair: Pair) -> tuple[str, ...]:
-    """Words that surely show in pictures, from the strongest to the least of the responsive ones."""
-    others = [w for w in words.responsive if w not in (pair.head, pair.target)]
-    return tuple(others[:: max(1, len(others) // PHRASE_SCALE)][:PHRASE_SCALE])
-
-
 @dataclass(frozen=True)
 class Drawn:
     """Finished latents [P, C, h, w] of a modifier before the head and before the target, from the same noise.
@@ -217,7 +114,7 @@ class Drawn:
         return float((far - near).mean())
 
 
-def _legible(usual: Sequence[Drawn]) -> Sequence[Drawn]:
+def legible(usual: Sequence[Drawn]) -> Sequence[Drawn]:
     """The kin, but for one where that one alone spoils the reading: what it draws by itself may hide either word."""
     near, far = torch.stack([torch.stack(d.leans).mean(1) for d in usual]).unbind(1)
     if bool(near.max() < far.min()) or len(usual) < PHRASE_KIN:
@@ -242,7 +139,7 @@ class Astray:
         return self.value > max(HALFWAY, *self.null)
 
 
-def _astray(own: Drawn, usual: Sequence[Drawn], side: int) -> Astray:
+def astray_of(own: Drawn, usual: Sequence[Drawn], side: int) -> Astray:
     """Of the pair's word ``side``, how far its pictures are explained by the other one."""
     other = 1 - side
 
@@ -260,7 +157,7 @@ def _astray(own: Drawn, usual: Sequence[Drawn], side: int) -> Astray:
     return Astray(value, tuple(null), max(near) < min(means) and chance < READABLE)
 
 
-def _telling(usual: Sequence[Drawn]) -> bool:
+def telling(usual: Sequence[Drawn]) -> bool:
     """Whether pictures tell the pair apart as words of content are told apart, or ``TELLING`` of it.
 
     Two words that hardly show are drawn alike after any strong one.
@@ -272,7 +169,7 @@ def _telling(usual: Sequence[Drawn]) -> bool:
     return not len(content) or apart > TELLING * float(content.median())
 
 
-def _meaning(usual: Sequence[Drawn]) -> tuple[float, ...]:
+def meaning(usual: Sequence[Drawn]) -> tuple[float, ...]:
     """How much each word shows in its own pictures after kin: the share of what tells the two apart by which words of
     no meaning explain them worse. What is drawn by default shows as little."""
     errors = torch.stack([d.errors for d in usual]).mean((0, 2))
@@ -282,14 +179,14 @@ def _meaning(usual: Sequence[Drawn]) -> tuple[float, ...]:
     )
 
 
-def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn], both: bool = True) -> Confirmation:
+def judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn], both: bool = True) -> Confirmation:
     """An edited phrase is drawn as its counterpart: its pictures show that word, not the one that it names.
 
     Either of the pair may be the one; after the modifier's kin each has to be drawn as itself, or nothing can be read.
     ``both``: neither word is without meaning. Such a word is drawn as whatever stands beside it, edit or not, and
     explains any picture of nothing in particular.
     """
-    sides = [_astray(own, usual, side) for side in (0, 1)]
+    sides = [astray_of(own, usual, side) for side in (0, 1)]
     side = int(sides[1].value > sides[0].value)
     astray = sides[side]
     head, target = (lead.pair.head, lead.pair.target)[:: -1 if side else 1]
@@ -304,8 +201,9 @@ def _judge(lead: PhraseLead, own: Drawn, usual: Sequence[Drawn], both: bool = Tr
     )
     candidate = Candidate(f"{lead.modifier} {head}", Slot.PHRASE, source="null-direction")
     whole = Lead(candidate, "null-direction", Component.CROSS_ATTENTION, lead.score, lead.p_value, 0.0, noted)
-    readable = both and _telling(usual) and astray.readable
-    works = readable and astray.seen and lead.p_value < SIGNIFICANT
+    readable = both and telling(usual) and astray.readable
+    # Of a pair that stands apart it is known that it was edited; after which modifier, pictures alone may tell.
+    works = readable and astray.seen and (lead.p_value < SIGNIFICANT or lead.pair.stands_apart)
     score = _score(own, usual, side)
     return Confirmation(whole, score, works, readable=readable, drawn_as=f"{lead.modifier} {target}")
 

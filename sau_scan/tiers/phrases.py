@@ -28,21 +28,35 @@ SIGNIFICANT = 0.05  # among all modifiers, for a phrase that pictures show, too
 
 
 @dataclass(frozen=True)
+class Modifier:
+    """A word before a pair. ``score``: robust deviation among all words of how little the pair is told apart."""
+
+    word: str
+    score: float
+    p_value: float
+
+
+@dataclass(frozen=True)
 class PhraseLead:
     """``modifier`` before one of ``pair``; ``score``: robust deviation among all modifiers, with its p-value.
 
-    ``usual``: words after which keys and values tell the pair apart as well as after most, best first. ``rivals``: of
-    head and target, other words that they are hardly told from after the modifier, nearest first. ``measured``:
-    of which phrases the score is, where the pair has come to be another since.
+    ``ranking``: all modifiers, best first: those after which keys and values tell the pair apart most. ``rivals``: of
+    head and target, other words that they are hardly told from after the modifier, nearest first. ``measured``: of
+    which phrases the score is, where the pair has come to be another since.
     """
 
     modifier: str
     pair: Pair
     score: float
     p_value: float
-    usual: tuple[str, ...] = ()
+    ranking: tuple[Modifier, ...] = ()
     rivals: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     measured: str = ""
+
+    @property
+    def usual(self) -> tuple[str, ...]:
+        """Words after which the pair is told apart as well as after most, best first."""
+        return tuple(m.word for m in self.ranking if m.score <= 0)
 
     @property
     def rank(self) -> float:
@@ -126,5 +140,6 @@ def _leads(
     p_values = adjusted(tail_p_values(scores))
     both = dict.fromkeys([*([0] if collapse.modifier else []), int(scores.argmax())])
     chosen = sorted(both, key=lambda i: any(pool[i] != pool[j] and pool[i] in pool[j] for j in both))
-    usual = tuple(pool[i] for i in scores.argsort(kind="stable") if scores[i] <= 0)
-    return [PhraseLead(pool[i], pair, float(scores[i]), float(p_values[i]), usual) for i in chosen]
+    made = [Modifier(w, float(z), float(p)) for w, z, p in zip(pool, scores, p_values, strict=True)]
+    ranking = tuple(made[i] for i in scores.argsort(kind="stable"))
+    return [PhraseLead(made[i].word, pair, made[i].score, made[i].p_value, ranking) for i in chosen]

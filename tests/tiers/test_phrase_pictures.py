@@ -19,22 +19,14 @@ from sau_scan.findings import Slot
 from sau_scan.options import Budget
 from sau_scan.probes.candidates import read_vocabulary
 from sau_scan.probes.carriers import Words, sort_words
-from sau_scan.probes.plan import PHRASE_KIN, RECIPES
+from sau_scan.probes.plan import PHRASE_KIN, PHRASE_PREVIEWS, RECIPES, Recipe
 from sau_scan.probes.reading import TWO
 from sau_scan.probes.runner import Counter, Prober
-from sau_scan.tiers import phrase_pictures
+from sau_scan.tiers import phrase_confirmation, phrase_pictures
 from sau_scan.tiers.generate import Confirmation
-from sau_scan.tiers.phrase_pictures import (
-    Album,
-    Drawn,
-    _as_drawn,
-    _judge,
-    _legible,
-    _meaning,
-    confirm_phrases,
-    kin,
-)
-from sau_scan.tiers.phrases import PhraseLead, phrase_texts, phrase_tier
+from sau_scan.tiers.phrase_confirmation import _as_drawn, _most_astray, confirm_phrases
+from sau_scan.tiers.phrase_pictures import Album, Drawn, judge, kin, legible, meaning
+from sau_scan.tiers.phrases import Modifier, PhraseLead, PhraseTier, phrase_texts, phrase_tier
 
 PAIR = Pair("dog", "star", -9.0)
 
@@ -56,7 +48,7 @@ def lead(p_value: float = 1e-3) -> PhraseLead:
 
 
 def test_a_phrase_drawn_as_its_counterpart_is_a_finding() -> None:
-    found = _judge(lead(), drawn(0.9, 1.0), KIN)
+    found = judge(lead(), drawn(0.9, 1.0), KIN)
     assert found.works
     assert (found.lead.candidate.text, found.lead.candidate.slot) == ("blue dog", Slot.PHRASE)
     assert found.lead.evidence[-1].note == "blue star"
@@ -64,7 +56,7 @@ def test_a_phrase_drawn_as_its_counterpart_is_a_finding() -> None:
 
 
 def test_pictures_tell_which_of_the_pair_was_edited() -> None:
-    found = _judge(lead(), drawn(-1.0, -0.8), KIN)
+    found = judge(lead(), drawn(-1.0, -0.8), KIN)
     assert found.works
     assert found.lead.candidate.text == "blue star"
     assert found.lead.evidence[-1].note == "blue dog"
@@ -72,35 +64,35 @@ def test_pictures_tell_which_of_the_pair_was_edited() -> None:
 
 @pytest.mark.parametrize("own", [drawn(-1.0, 1.0), drawn(-0.2, 1.0), drawn(-1.0, 0.3)])
 def test_a_phrase_drawn_as_what_it_says_is_none_whatever_the_weights_say(own: Drawn) -> None:
-    assert not _judge(lead(1e-12), own, KIN).works
+    assert not judge(lead(1e-12), own, KIN).works
 
 
 def test_pictures_alone_are_not_enough() -> None:
-    assert not _judge(lead(0.2), drawn(0.9, 1.0), KIN).works
+    assert not judge(lead(0.2), drawn(0.9, 1.0), KIN).works
 
 
 def test_nothing_is_read_where_kin_are_not_drawn_as_themselves() -> None:
     """After an edit of a word by itself both words are drawn alike, whatever comes before."""
-    assert not _judge(lead(1e-12), drawn(0.9, 1.0), [*KIN, drawn(1.0, 1.0)]).works
+    assert not judge(lead(1e-12), drawn(0.9, 1.0), [*KIN, drawn(1.0, 1.0)]).works
 
 
 def test_one_of_the_kin_may_hide_either_word() -> None:
     """Its pictures of both show what it draws by itself."""
     hides = drawn(-2.0, -1.9, 4)
-    assert _legible(KIN) == KIN
-    assert _legible([hides, *KIN[:2]]) == KIN[:2]
-    assert not _judge(lead(), drawn(0.9, 1.0), [hides, *KIN[:2]]).works
-    assert _judge(lead(), drawn(0.9, 1.0), _legible([hides, *KIN[:2]])).works
-    two = _legible([hides, drawn(1.0, 1.0, 5), KIN[0]])
-    assert not _judge(lead(1e-12), drawn(0.9, 1.0), two).works
+    assert legible(KIN) == KIN
+    assert legible([hides, *KIN[:2]]) == KIN[:2]
+    assert not judge(lead(), drawn(0.9, 1.0), [hides, *KIN[:2]]).works
+    assert judge(lead(), drawn(0.9, 1.0), legible([hides, *KIN[:2]])).works
+    two = legible([hides, drawn(1.0, 1.0, 5), KIN[0]])
+    assert not judge(lead(1e-12), drawn(0.9, 1.0), two).works
 
 
 def test_a_phrase_must_go_farther_astray_than_any_kin() -> None:
-    assert not _judge(lead(), drawn(0.4, 1.0), [*KIN, drawn(0.5, 1.0)]).works
+    assert not judge(lead(), drawn(0.4, 1.0), [*KIN, drawn(0.5, 1.0)]).works
 
 
 def test_a_word_without_meaning_is_drawn_as_what_stands_beside_it() -> None:
-    assert not _judge(lead(1e-12), drawn(0.9, 1.0), KIN, both=False).works
+    assert not judge(lead(1e-12), drawn(0.9, 1.0), KIN, both=False).works
 
 
 @pytest.mark.parametrize(("nothing", "expected"), [(1.0, 1.0), (0.1, 0.1), (0.0, 0.0)])
@@ -110,7 +102,7 @@ def test_a_word_shows_where_words_of_no_meaning_do_not_explain_its_pictures(noth
     rows = [torch.cat([own, torch.full((3,), nothing)]), torch.cat([other, torch.full((3,), 0.5)])]
     errors = torch.stack(rows)[:, None].expand(2, 6, 5)
     usual = [replace(d, errors=errors) for d in KIN]
-    assert _meaning(usual) == pytest.approx((expected, 0.5))
+    assert meaning(usual) == pytest.approx((expected, 0.5))
 
 
 class Read(Album):
@@ -181,38 +173,52 @@ class Looks:
     def judge(self, asked: PhraseLead, own: Drawn, usual: Sequence[Drawn], _: bool) -> Confirmation:
         noise = float(own.head.flatten()[0]) % 1000
         self.seen.append((spelt(own.head), spelt(own.target), {spelt(d.head).split()[0] for d in usual}, noise))
-        return replace(_judge(lead(), drawn(-1.0, 1.0), KIN), readable=self.readable)
+        return replace(judge(lead(), drawn(-1.0, 1.0), KIN), readable=self.readable)
 
 
-@pytest.mark.parametrize("budget", list(Budget))
-@pytest.mark.parametrize("readable", [True, False])
-def test_the_strongest_pair_alone_has_a_second_chance(
-    demo: DiffusionModel, words: Words, monkeypatch: pytest.MonkeyPatch, budget: Budget, readable: bool
-) -> None:
-    """Nothing is found of any pair; with another target or another null, at most as many passes as planned."""
-    recipe, looks = RECIPES[budget], Looks(readable)
-    head, target, rival, first, second, *rest = words.content[:160]
-    heads, rest = rest[:10], rest[10:]
-    pairs = [Pair(head, target, -9.0), *(Pair(w, x, -3.0) for w, x in zip(heads[::2], heads[1::2], strict=True))]
-    near = ((rival, *rest[-3:]), tuple(rest[-7:-3]))
-    leads = [PhraseLead(m, p, 7.0, 1e-9, tuple(rest), near) for p in reversed(pairs) for m in (first, second)]
-    monkeypatch.setattr(phrase_pictures, "_judge", looks.judge)
-    monkeypatch.setattr(phrase_pictures, "_telling", lambda _: True)
-    monkeypatch.setattr(phrase_pictures, "read_as", read_nothing)
-    monkeypatch.setattr(phrase_pictures, "_as_drawn", partial(to_rival, phrase_pictures._as_drawn, rival))
-    prober = Counted(demo, ("a",), words.neutral[:8], 0)
-    found, undrawn = confirm_phrases(prober, recipe, leads, words)
-    most = max(1, recipe.phrases // 2)
-    own = looks.seen[: 4 if recipe.second_chance else 2]
-    assert [s[0] for s in own] == [f"{m} {head}" for m in (first, second)] * (len(own) // 2)
-    assert len(found) == len(looks.seen) == 2 * min(most, len(pairs)) + len(own) - 2
-    assert undrawn == len(pairs) - min(most, len(pairs))
-    if recipe.second_chance:
-        assert own[2][1] == f"{first} {rival if readable else target}"
-        assert (own[2][3] != own[0][3]) == readable  # what suggested the rival is not what confirms it
-        assert (own[2][2] == own[0][2]) == readable
-        assert prober.counter.unet > replace(recipe, second_chance=False).phrase_passes * 0.9
-    assert 0 < prober.counter.unet <= recipe.phrase_passes
+def tier_of(leads: Sequence[PhraseLead], pair: Pair | None = None) -> PhraseTier:
+    return PhraseTier(tuple(leads), pair, 0)
+
+
+def ranked(words: Sequence[str]) -> tuple[Modifier, ...]:
+    """The first half of ``words`` is usual."""
+    return tuple(Modifier(w, 2.0 * i / len(words) - 1.0, 0.5) for i, w in enumerate(words))
+
+
+@dataclass
+class Scene:
+    """A scan of the demo in which nothing is found, and what second looks would suggest."""
+
+    demo: DiffusionModel
+    words: Words
+    recipe: Recipe
+    looks: Looks
+    p_value: float = 1e-9
+    apart: bool = False
+
+    def __post_init__(self) -> None:
+        self.head, self.target, self.rival, self.first, self.second, self.suspect, *rest = self.words.content[:160]
+        others, self.rest = rest[:10], rest[10:]
+        own = Pair(self.head, self.target, -9.0, -1.0 if self.apart else -8.0)
+        self.pairs = [own, *(Pair(w, x, -3.0) for w, x in zip(others[::2], others[1::2], strict=True))]
+        self.prober = Counted(self.demo, ("a",), self.words.neutral[:8], 0)
+
+    def confirm(self, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Confirmation], int]:
+        near = ((self.rival, *self.rest[-3:]), tuple(self.rest[-7:-3]))
+        ranking = ranked((*self.rest, self.suspect))
+        both = (self.first, self.second)
+        leads = [PhraseLead(m, p, 7.0, self.p_value, ranking, near) for p in reversed(self.pairs) for m in both]
+        monkeypatch.setattr(phrase_confirmation, "judge", self.looks.judge)
+        monkeypatch.setattr(phrase_pictures, "read_as", read_nothing)
+        choose = phrase_confirmation._as_drawn
+        monkeypatch.setattr(phrase_confirmation, "_as_drawn", partial(to_rival, choose, self.rival))
+        monkeypatch.setattr(phrase_confirmation, "_most_astray", self.most_astray)
+        return confirm_phrases(self.prober, self.recipe, tier_of(leads, self.pairs[0]), self.words)
+
+    def most_astray(self, seen: dict[str, Drawn], others: Sequence[str]) -> str:
+        assert len(seen) <= PHRASE_PREVIEWS
+        assert set(others) < set(seen)
+        return self.suspect
 
 
 def to_rival(choose: Callable[..., Pair], rival: str, album: Album, asked: PhraseLead, others: Sequence[str]) -> Pair:
@@ -220,18 +226,81 @@ def to_rival(choose: Callable[..., Pair], rival: str, album: Album, asked: Phras
     return replace(asked.pair, target=rival)
 
 
+@pytest.mark.parametrize("budget", list(Budget))
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_first_pair_alone_has_a_second_chance(
+    demo: DiffusionModel, words: Words, monkeypatch: pytest.MonkeyPatch, budget: Budget, readable: bool
+) -> None:
+    """Nothing is found of any pair; with another target or another null, at most as many passes as planned."""
+    recipe = RECIPES[budget]
+    scene = Scene(demo, words, recipe, Looks(readable))
+    found, undrawn = scene.confirm(monkeypatch)
+    drawn_pairs = min(max(1, recipe.phrases // 2), len(scene.pairs))
+    more = scene.looks.seen[2 * drawn_pairs :]
+    assert undrawn == len(scene.pairs) - drawn_pairs
+    assert len(found) == len(scene.looks.seen)
+    assert [s[0] for s in scene.looks.seen[:2]] == [f"{m} {scene.head}" for m in (scene.first, scene.second)]
+    if not recipe.second_chance:
+        assert not more
+    elif readable:
+        assert [s[1] for s in more] == [f"{m} {scene.rival}" for m in (scene.first, scene.second)]
+        assert more[0][3] != scene.looks.seen[0][3]  # what suggested the rival is not what confirms it
+        assert more[0][2] == scene.looks.seen[0][2]
+    else:
+        assert [s[:2] for s in more] == [(f"{scene.suspect} {scene.head}", f"{scene.suspect} {scene.target}")]
+        assert not more[0][2] & scene.looks.seen[0][2]
+    assert 0 < scene.prober.counter.unet <= recipe.phrase_passes
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_pictures_suggest_the_modifier_of_a_pair_that_was_surely_edited(
+    demo: DiffusionModel, words: Words, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    scene = Scene(demo, words, RECIPES[Budget.STANDARD], Looks(readable=True), p_value=0.3, apart=apart)
+    found, undrawn = scene.confirm(monkeypatch)
+    assert undrawn == 0
+    assert [s[0] for s in scene.looks.seen] == ([f"{scene.suspect} {scene.head}"] if apart else [])
+    assert len(found) == apart
+
+
+@pytest.mark.parametrize(
+    ("astray", "found"),
+    [
+        ({"blue": (0.9, 1.0)}, "blue"),
+        ({"blue": (-0.9, -0.8)}, "blue"),
+        ({"blue": (0.1, 1.0), "red": (0.8, 1.0)}, "red"),
+        ({"blue": (-0.2, 1.0)}, None),  # less than half of the way
+        (dict.fromkeys(("blue", "red", "w0", "w1", "w2"), (0.9, 1.0)), None),  # after most: the word itself was edited
+        ({f"n{i}": (0.9, 0.9) for i in range(3)}, None),  # the null tells nothing apart
+    ],
+)
+def test_of_the_modifiers_looked_at_one_is_astray(astray: dict[str, tuple[float, float]], found: str | None) -> None:
+    null = ["n0", "n1", "n2"]
+    leans = dict.fromkeys((*null, "blue", "red", "w0", "w1"), (-1.0, 1.0)) | astray
+    seen = {w: drawn(*lean, i) for i, (w, lean) in enumerate(leans.items())}
+    assert _most_astray(seen, null) == found
+
+
+@pytest.mark.parametrize(("p_value", "others", "works"), [(0.3, -4.0, True), (0.3, -8.0, False), (1e-3, -8.0, True)])
+def test_a_pair_that_stands_apart_needs_no_other_proof_that_it_was_edited(
+    p_value: float, others: float, works: bool
+) -> None:
+    asked = replace(lead(p_value), pair=replace(PAIR, others=others))
+    assert judge(asked, drawn(0.9, 1.0), KIN).works == works
+
+
 def test_one_word_is_no_null(demo: DiffusionModel, words: Words) -> None:
     head, target, modifier, only = words.content[:4]
-    asked = PhraseLead(modifier, Pair(head, target, -9.0), 7.0, 1e-9, (only,))
+    asked = PhraseLead(modifier, Pair(head, target, -9.0), 7.0, 1e-9, (Modifier(only, -1.0, 1.0),))
     prober = Prober(demo, ("a",), words.neutral[:8], 0)
-    assert confirm_phrases(prober, RECIPES[Budget.STANDARD], [asked], words) == ([], 1)
+    assert confirm_phrases(prober, RECIPES[Budget.STANDARD], tier_of([asked]), words) == ([], 1)
     assert prober.counter.unet == 0
 
 
 def test_words_told_apart_by_chance_are_not_readable() -> None:
     kin = [drawn(-0.01, 0.01, 1), drawn(-0.02, 0.01, 2), drawn(-0.01, 0.02, 3)]
-    assert not _judge(lead(1e-12), drawn(0.3, 0.3), kin).works
-    assert _judge(lead(1e-12), drawn(3.0, 3.0), [drawn(-2.0, 2.0, i) for i in (1, 2, 3)]).works
+    assert not judge(lead(1e-12), drawn(0.3, 0.3), kin).works
+    assert judge(lead(1e-12), drawn(3.0, 3.0), [drawn(-2.0, 2.0, i) for i in (1, 2, 3)]).works
 
 
 @pytest.mark.parametrize(("content", "works"), [(0.5, True), (3.0, True), (6.0, False)])
@@ -240,7 +309,7 @@ def test_words_that_hardly_show_are_no_phrase(content: float, works: bool) -> No
     kin = [drawn(-1.0, 1.0, seed) for seed in (1, 2, 3)]
     best = [d.errors[:, :, :2].min(2, keepdim=True).values for d in kin]
     told = [replace(d, errors=torch.cat([d.errors, *3 * [b], b + content], 2)) for d, b in zip(kin, best, strict=True)]
-    assert _judge(lead(), drawn(0.9, 1.0), told).works == works
+    assert judge(lead(), drawn(0.9, 1.0), told).works == works
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +338,7 @@ def test_the_search_and_its_pictures_keep_to_the_plan(demo: DiffusionModel) -> N
     pair = [lead for lead in found.leads if lead.pair == found.leads[0].pair]
     for p_value, most in ((1.0, 0), (0.0, recipe.phrase_passes)):
         told = [replace(lead, p_value=p_value) for lead in pair]
-        done, undrawn = confirm_phrases(prober, recipe, told, words)
+        done, undrawn = confirm_phrases(prober, recipe, tier_of(told), words)
         assert undrawn == 0
         assert len(done) == (len(pair) if most else 0)
         assert bool(prober.counter.unet) == bool(most)
@@ -282,5 +351,5 @@ def test_kin_are_words_after_which_the_pair_is_told_apart(demo: DiffusionModel, 
     assert len(kin(prober, pool[0], pool[1], pool[2:])) == PHRASE_KIN
     assert set(kin(prober, pool[0], pool[1], pool[2:])) <= set(pool[2:])
     # No kin: nothing can be read, so nothing is drawn.
-    assert confirm_phrases(prober, RECIPES[Budget.QUICK], [lead()], words) == ([], 1)
+    assert confirm_phrases(prober, RECIPES[Budget.QUICK], tier_of([lead()]), words) == ([], 1)
     assert prober.counter.unet == 0
