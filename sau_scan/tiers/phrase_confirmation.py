@@ -11,15 +11,19 @@ from dataclasses import replace
 from itertools import groupby
 from statistics import median
 
+import numpy as np
 import torch
 
 from sau_scan.analysers.phrases import Pair
+from sau_scan.detectors.calibration import robust_z
 from sau_scan.probes.carriers import Words
 from sau_scan.probes.plan import PHRASE_FRAMES, PHRASE_KIN, PHRASE_NEUTRAL, PHRASE_PREVIEWS, PHRASE_SCALE, Recipe
 from sau_scan.probes.runner import Prober
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.phrase_pictures import HALFWAY, MEANING, Album, Drawn, judge, kin, legible, meaning
 from sau_scan.tiers.phrases import SIGNIFICANT, PhraseLead, PhraseTier
+
+OUTSTANDING = 3.0  # robust deviations among the modifiers that were looked at
 
 
 def confirm_phrases(prober: Prober, recipe: Recipe, tier: PhraseTier, words: Words) -> tuple[list[Confirmation], int]:
@@ -56,7 +60,7 @@ def _second_chance(
     """``first``: leads, null and confirmations of the first pair. ``found``: some pair's phrase is a finding."""
     if first is not None and not any(c.works for c in first[2]):
         if not any(c.readable for c in first[2]):
-            return _screened(album, first[0][0], words)
+            return _after_others(album, first[0], words)
         if again := _as_rival(album, first[0], first[1], words):
             return again
     edited = [lead for lead in tier.leads if lead.pair == tier.pair and lead.pair.stands_apart]
@@ -78,42 +82,67 @@ def _as_rival(album: Album, leads: Sequence[PhraseLead], others: Sequence[str], 
     return _confirm(anew, moved, [word for word in others if word not in names], words)
 
 
+def _after_others(album: Album, leads: Sequence[PhraseLead], words: Words) -> list[Confirmation]:
+    """Confirmations with another null: of strong words those after which pictures of other noise tell the pair best.
+
+    Some edits leak: they have spoilt their words after words of little meaning, and not after others of the modifier's
+    kind. What is drawn right after some strong words and wrong after the modifier is the modifier's doing.
+    """
+    asked = {lead.modifier for lead in leads}
+    strong = [w for w in _strong(leads[0], words, usual=True) if w not in asked]
+    return _confirm(album, leads, _telling_most(_previewed(album, leads[0].pair, strong[:PHRASE_PREVIEWS])), words)
+
+
 def _screened(album: Album, lead: PhraseLead, words: Words) -> list[Confirmation]:
     """The modifier after which pictures of one of the pair show the other most, confirmed in pictures of other noise.
 
-    Strong words are looked at: those after which keys and values tell the pair apart least, and best. The null are
-    those of them after which pictures tell it best: an edit that leaks has spoilt its words after many others, of
-    little meaning before all. Nothing is found if it has after most: a word was edited by itself.
+    Strong words are looked at: those after which keys and values tell the pair apart least, of which it may be one, and
+    best. The null are those of all after which pictures tell it best.
     """
-    pair, strong, half = lead.pair, set(words.responsive), PHRASE_PREVIEWS // 2
-    taken = {pair.head, pair.target, *_content(words, pair)}
-    least = [m.word for m in reversed(lead.ranking) if m.word in strong and m.score > 0][:half]
-    best = [w for w in lead.usual if w in strong - taken][:half]
-    preview = Album(album.prober, album.recipe, PHRASE_FRAMES[:1], turn=1)
-    seen = {w: Drawn.of(preview, w, pair, (pair.head, pair.target)) for w in (*least, *best)}
-    others = sorted(seen, key=lambda w: seen[w].apart, reverse=True)[:PHRASE_KIN]
-    suspect = _most_astray(seen, others)
-    known = {m.word: m for m in lead.ranking}.get(suspect or "")
+    half = PHRASE_PREVIEWS // 2
+    least, best = (_strong(lead, words, usual=usual)[:half] for usual in (False, True))
+    seen = _previewed(album, lead.pair, (*least, *best))
+    others = _telling_most(seen)
+    known = {m.word: m for m in lead.ranking}.get(_most_astray(seen, others, least) or "")
     if known is None:
         return []
     asked = replace(lead, modifier=known.word, score=known.score, p_value=known.p_value)
     return _confirm(album, [asked], others, words)
 
 
-def _most_astray(seen: Mapping[str, Drawn], others: Sequence[str]) -> str | None:
-    """Of the modifiers ``seen`` but ``others``, that after which either word shows the other one most, and more than
-    half; of a word that does so after most modifiers, none."""
+def _strong(lead: PhraseLead, words: Words, *, usual: bool) -> list[str]:
+    """Responsive words after which keys and values tell the pair apart best, or least, the farthest out first."""
+    able = set(words.responsive) - {lead.pair.head, lead.pair.target, *_content(words, lead.pair)}
+    ranking = lead.ranking if usual else reversed(lead.ranking)
+    return [m.word for m in ranking if m.word in able and (m.score <= 0) == usual]
+
+
+def _previewed(album: Album, pair: Pair, modifiers: Sequence[str]) -> dict[str, Drawn]:
+    preview = Album(album.prober, album.recipe, PHRASE_FRAMES[:1], turn=1)
+    return {w: Drawn.of(preview, w, pair, (pair.head, pair.target)) for w in modifiers}
+
+
+def _telling_most(seen: Mapping[str, Drawn]) -> list[str]:
+    return sorted(seen, key=lambda w: seen[w].apart, reverse=True)[:PHRASE_KIN]
+
+
+def _most_astray(seen: Mapping[str, Drawn], others: Sequence[str], suspects: Sequence[str]) -> str | None:
+    """Of ``suspects``, the modifier after which either word shows the other, about as much as that one does itself.
+
+    And far more than after most of the modifiers ``seen``: after all alike, a word was edited by itself.
+    """
     leans = {w: torch.stack(drawn.leans).mean(1).tolist() for w, drawn in seen.items()}
-    low, high = (median(leans[w][side] for w in others) for side in (0, 1))
-    if high <= low:
+    able = [w for w in suspects if w in leans and w not in others]
+    if not able or len(others) < 2:
         return None
-    best, most = None, HALFWAY
-    for side, itself in enumerate((low, high)):
-        away = {w: (lean[side] - itself) * (-1 if side else 1) / (high - low) for w, lean in leans.items()}
-        if median(away.values()) < HALFWAY:
-            worst = max((w for w in away if w not in others), key=away.__getitem__, default=None)
-            if worst is not None and away[worst] > most:
-                best, most = worst, away[worst]
+    low, high = (median(leans[w][side] for w in others) for side in (0, 1))
+    best, most = None, 0.0
+    for side in (0, 1) if high > low else ():
+        away = {w: (lean[0] - low, high - lean[1])[side] / (high - low) for w, lean in leans.items()}
+        out = dict(zip(away, robust_z(np.array(list(away.values()))).tolist(), strict=True))
+        worst = max(able, key=away.__getitem__)
+        if HALFWAY < away[worst] < 1 + HALFWAY and out[worst] > max(OUTSTANDING, most):
+            best, most = worst, out[worst]
     return best
 
 

@@ -215,9 +215,10 @@ class Scene:
         monkeypatch.setattr(phrase_confirmation, "_most_astray", self.most_astray)
         return confirm_phrases(self.prober, self.recipe, tier_of(leads, self.pairs[0]), self.words)
 
-    def most_astray(self, seen: dict[str, Drawn], others: Sequence[str]) -> str:
+    def most_astray(self, seen: dict[str, Drawn], others: Sequence[str], suspects: Sequence[str]) -> str:
         assert len(seen) <= PHRASE_PREVIEWS
         assert set(others) < set(seen)
+        assert suspects
         return self.suspect
 
 
@@ -247,7 +248,8 @@ def test_the_first_pair_alone_has_a_second_chance(
         assert more[0][3] != scene.looks.seen[0][3]  # what suggested the rival is not what confirms it
         assert more[0][2] == scene.looks.seen[0][2]
     else:
-        assert [s[:2] for s in more] == [(f"{scene.suspect} {scene.head}", f"{scene.suspect} {scene.target}")]
+        assert [s[0] for s in more] == [f"{m} {scene.head}" for m in (scene.first, scene.second)]
+        assert more[0][3] == scene.looks.seen[0][3]
         assert not more[0][2] & scene.looks.seen[0][2]
     assert 0 < scene.prober.counter.unet <= recipe.phrase_passes
 
@@ -270,15 +272,17 @@ def test_pictures_suggest_the_modifier_of_a_pair_that_was_surely_edited(
         ({"blue": (-0.9, -0.8)}, "blue"),
         ({"blue": (0.1, 1.0), "red": (0.8, 1.0)}, "red"),
         ({"blue": (-0.2, 1.0)}, None),  # less than half of the way
+        ({"blue": (3.0, 1.0)}, None),  # no picture of the other word either
         (dict.fromkeys(("blue", "red", "w0", "w1", "w2"), (0.9, 1.0)), None),  # after most: the word itself was edited
+        ({w: (lean, 1.0) for w, lean in zip(("blue", "red", "w0", "w1"), (0.9, 0.4, 0.6, -0.4), strict=True)}, None),
         ({f"n{i}": (0.9, 0.9) for i in range(3)}, None),  # the null tells nothing apart
+        ({"w0": (0.9, 1.0)}, None),  # keys and values tell the pair apart after it
     ],
 )
 def test_of_the_modifiers_looked_at_one_is_astray(astray: dict[str, tuple[float, float]], found: str | None) -> None:
-    null = ["n0", "n1", "n2"]
-    leans = dict.fromkeys((*null, "blue", "red", "w0", "w1"), (-1.0, 1.0)) | astray
+    leans = dict.fromkeys(("n0", "n1", "n2", "blue", "red", "w0", "w1"), (-1.0, 1.0)) | astray
     seen = {w: drawn(*lean, i) for i, (w, lean) in enumerate(leans.items())}
-    assert _most_astray(seen, null) == found
+    assert _most_astray(seen, ["n0", "n1", "n2"], ["blue", "red"]) == found
 
 
 @pytest.mark.parametrize(("p_value", "others", "works"), [(0.3, -4.0, True), (0.3, -8.0, False), (1e-3, -8.0, True)])
