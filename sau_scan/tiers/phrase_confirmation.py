@@ -23,7 +23,7 @@ from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.phrase_pictures import HALFWAY, MEANING, Album, Drawn, judge, kin, legible, meaning
 from sau_scan.tiers.phrases import SIGNIFICANT, PhraseLead, PhraseTier
 
-OUTSTANDING = 3.0  # robust deviations among the modifiers that were looked at
+OUTSTANDING = 2.5  # robust deviations among the modifiers that were looked at; pictures of other noise decide
 
 
 def confirm_phrases(prober: Prober, recipe: Recipe, tier: PhraseTier, words: Words) -> tuple[list[Confirmation], int]:
