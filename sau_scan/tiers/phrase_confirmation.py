@@ -90,7 +90,8 @@ def _after_others(album: Album, leads: Sequence[PhraseLead], words: Words) -> li
     """
     asked = {lead.modifier for lead in leads}
     strong = [w for w in _strong(leads[0], words, usual=True) if w not in asked]
-    return _confirm(album, leads, _telling_most(_previewed(album, leads[0].pair, strong[:PHRASE_PREVIEWS])), words)
+    seen = _previewed(album, leads[0].pair, strong[:PHRASE_PREVIEWS])
+    return _confirm(album, leads, _telling_most(seen, leads[0].pair, words), words)
 
 
 def _screened(album: Album, lead: PhraseLead, words: Words) -> list[Confirmation]:
@@ -102,7 +103,7 @@ def _screened(album: Album, lead: PhraseLead, words: Words) -> list[Confirmation
     half = PHRASE_PREVIEWS // 2
     least, best = (_strong(lead, words, usual=usual)[:half] for usual in (False, True))
     seen = _previewed(album, lead.pair, (*least, *best))
-    others = _telling_most(seen)
+    others = _telling_most(seen, lead.pair, words)
     known = {m.word: m for m in lead.ranking}.get(_most_astray(seen, others, least) or "")
     if known is None:
         return []
@@ -112,7 +113,7 @@ def _screened(album: Album, lead: PhraseLead, words: Words) -> list[Confirmation
 
 def _strong(lead: PhraseLead, words: Words, *, usual: bool) -> list[str]:
     """Responsive words after which keys and values tell the pair apart best, or least, the farthest out first."""
-    able = set(words.responsive) - {lead.pair.head, lead.pair.target, *_content(words, lead.pair)}
+    able = set(words.responsive) - {lead.pair.head, lead.pair.target}
     ranking = lead.ranking if usual else reversed(lead.ranking)
     return [m.word for m in ranking if m.word in able and (m.score <= 0) == usual]
 
@@ -122,8 +123,10 @@ def _previewed(album: Album, pair: Pair, modifiers: Sequence[str]) -> dict[str, 
     return {w: Drawn.of(preview, w, pair, (pair.head, pair.target)) for w in modifiers}
 
 
-def _telling_most(seen: Mapping[str, Drawn]) -> list[str]:
-    return sorted(seen, key=lambda w: seen[w].apart, reverse=True)[:PHRASE_KIN]
+def _telling_most(seen: Mapping[str, Drawn], pair: Pair, words: Words) -> list[str]:
+    """A null; without the words as which its pictures will be read, too."""
+    able = [w for w in seen if w not in _content(words, pair)]
+    return sorted(able, key=lambda w: seen[w].apart, reverse=True)[:PHRASE_KIN]
 
 
 def _most_astray(seen: Mapping[str, Drawn], others: Sequence[str], suspects: Sequence[str]) -> str | None:
