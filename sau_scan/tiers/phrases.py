@@ -6,6 +6,7 @@ after which modifier; pictures decide (tiers/phrase_pictures.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sau_scan.analysers.null_directions import NullDirections, stacked_projections
 from sau_scan.analysers.phrases import Collapse, Count, Pair, collapses, most_alike, ratios, rivals, told_apart
-from sau_scan.detectors.calibration import adjusted, robust_z, tail_p_values
+from sau_scan.detectors.calibration import Array, adjusted, robust_z, tail_p_values
 from sau_scan.probes.candidates import BLANK, Vocabulary
 from sau_scan.probes.carriers import Words, crowded_frames
 from sau_scan.probes.plan import PHRASE_RIVALS, Recipe
@@ -127,7 +128,7 @@ def _leads(
     """The modifier of ``collapse``, and the one that stands out most of the whole vocabulary.
 
     The former comes first: it is a word of content, as those of a phrase are; others may excite the edit as well. But a
-    piece of a word comes after the word.
+    piece of a word, which may act like it, comes after the word.
     """
     pair, rows = collapse.pair, crowded_frames(words.responsive, FRAMES, prober.seed)
     places = [row.replace(f" {BLANK}", "") + f" {BLANK}" for row in rows]
@@ -138,8 +139,16 @@ def _leads(
         return []
     scores = robust_z(-np.log(told_apart(prober.model, projections, pair, pool, places, count)))
     p_values = adjusted(tail_p_values(scores))
-    both = dict.fromkeys([*([0] if collapse.modifier else []), int(scores.argmax())])
+    both = list(dict.fromkeys([*([0] if collapse.modifier else []), int(scores.argmax())]))
+    both = list(dict.fromkeys([*(_whole(i, pool, scores) for i in both), *both]))
     chosen = sorted(both, key=lambda i: any(pool[i] != pool[j] and pool[i] in pool[j] for j in both))
     made = [Modifier(w, float(z), float(p)) for w, z, p in zip(pool, scores, p_values, strict=True)]
     ranking = tuple(made[i] for i in scores.argsort(kind="stable"))
     return [PhraseLead(made[i].word, pair, made[i].score, made[i].p_value, ranking) for i in chosen]
+
+
+def _whole(i: int, pool: Sequence[str], scores: Array) -> int:
+    """Of the words of ``pool`` of which ``pool[i]`` is a piece, that which stands out most, if half as much; else i."""
+    wholes = [j for j, word in enumerate(pool) if pool[i] in word and word != pool[i]]
+    best = max(wholes, key=lambda j: float(scores[j]), default=i)
+    return best if scores[best] > scores[i] / 2 else i

@@ -54,16 +54,23 @@ def demo() -> DiffusionModel:
 
 
 @pytest.mark.parametrize(
-    ("collapse", "strongest", "order"),
-    [("oot", "soot", ["soot", "oot"]), ("soot", "oot", ["soot", "oot"]), ("red", "soot", ["red", "soot"])],
+    ("collapse", "strongest", "soot", "order"),
+    [
+        ("oot", "soot", 0.1, ["soot", "oot"]),
+        ("soot", "oot", 0.3, ["soot", "oot"]),
+        ("red", "soot", 0.1, ["red", "soot"]),
+        ("oot", "oot", 0.2, ["soot", "oot"]),  # the word acts, too
+        ("oot", "oot", 0.9, ["oot"]),
+    ],
 )
 def test_of_two_modifiers_the_word_of_content_comes_first_but_a_piece_after_its_word(
-    demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch, collapse: str, strongest: str, order: list[str]
+    demo: DiffusionModel, monkeypatch: pytest.MonkeyPatch, collapse: str, strongest: str, soot: float, order: list[str]
 ) -> None:
     words = {word: i for i, word in enumerate(("soot", "oot", "red", *(f"w{chr(97 + i)}x" for i in range(26))))}
 
     def told(_: object, __: object, ___: object, pool: list[str], *____: object) -> np.ndarray:
-        return np.array([0.1 if m == strongest else 0.3 if m == collapse else 0.9 + 0.001 * len(m) for m in pool])
+        known = {collapse: 0.3} | {strongest: 0.1} | {"soot": soot}
+        return np.array([known.get(m, 0.9 + 0.001 * len(m)) for m in pool])
 
     monkeypatch.setattr(phrases, "told_apart", told)
     prober = Prober(demo, ("a",), ("x",), 0)
