@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sau_scan import __version__
 from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.findings import Cost, Coverage, DetectorRun, Skipped, escape
+from sau_scan.findings import SHARE, Cost, Coverage, DetectorRun, Skipped, escape
 from sau_scan.options import Budget, ScanOptions
 from sau_scan.probes.runner import Prober
 from sau_scan.registry import DETECTORS
@@ -26,13 +26,18 @@ def coverage(
 ) -> Coverage:
     """Coverage of a scan that went through all tiers."""
     slots = scanned.plan.coverage
+    probed, total = sum(s.probed for s in slots), sum(s.total for s in slots)
+    left = [*skipped, *scanned.plan.skipped, *scanned.unrecorded]
+    if probed < options.min_coverage * total:
+        told = f"{100 * probed / total:.1f} % are in the plan, {100 * options.min_coverage:g} % were asked for"
+        left.append(Skipped(what=SHARE, reason=f"{told}; a larger --budget probes more", planned=True))
     return Coverage(
         files_read=len(checkpoint.records),
-        candidates_probed=sum(s.probed for s in slots),
-        candidates_total=sum(s.total for s in slots),
+        candidates_probed=probed,
+        candidates_total=total,
         slots=slots,
         detectors=_detector_runs(scanned),
-        skipped=(*skipped, *scanned.plan.skipped, *scanned.unrecorded),
+        skipped=tuple(left),
         limits=_limits(scanned, options),
         seed=options.seed,
         budget=options.budget,

@@ -222,6 +222,9 @@ class SlotCoverage(Value):
     total: int
 
 
+SHARE = "share of candidates"  # what is skipped where a plan covers less than was asked for
+
+
 class DetectorRun(Value):
     """A detector and whether it ran; ``reason`` when it did not."""
 
@@ -275,7 +278,7 @@ class ScanResult(Value):
     tool_version: str
     verdict: Verdict
     model: ModelInfo
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...]
     near_miss: NearMiss | None = None
     coverage: Coverage
 

@@ -14,7 +14,7 @@ from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
-from sau_scan.findings import Component, Cost, Finding, FixResult, ScanResult, Trigger, escape
+from sau_scan.findings import Component, Cost, Finding, FixResult, ScanResult, Trigger, Verdict, escape
 from sau_scan.options import FixOptions, Progress, Silent
 from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.repairs.campaign import Campaign
@@ -77,6 +77,11 @@ def _check_report(report: ScanResult, checkpoint: Checkpoint) -> None:
             f"The report is of other files than those in {shown}.",
             hint=f"Scan this checkpoint: sau-scan detect {shown} --output report.json",
         )
+    if report.verdict in (Verdict.BACKDOORED, Verdict.SUSPICIOUS) and not report.findings:
+        raise ConfigError(
+            f"The report says {report.verdict.value}, and holds no finding: something is missing from it.",
+            hint=f"Scan this checkpoint: sau-scan detect {escape(str(checkpoint.root))} --output report.json",
+        )
 
 
 @dataclass
@@ -113,6 +118,8 @@ class _Run:
             for trigger in wanted:
                 hint = self.hints.get(trigger)
                 self.campaign.repair(trigger, hint=hint, given=given, once=self.options.dry_run)
+            if not self.campaign.patch.tensors:
+                return self._result(reason=f"{self.options.method} finds nothing to change; leave out --method")
             if self.options.dry_run:
                 return self._result(reason="planned only; nothing was written")
             clean = clean or self._clean()

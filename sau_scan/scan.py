@@ -255,6 +255,7 @@ def unscannable(path: Path, options: ScanOptions, error: SauScanError) -> ScanRe
         tool_version=__version__,
         verdict=Verdict.INCONCLUSIVE,
         model=ModelInfo(path=str(path), family="unknown"),
+        findings=(),
         coverage=nothing_covered(None, options, [reason], 0.0),
     )
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from sau_scan.analysers.null_directions import NullDirections
 from sau_scan.analysers.phrases import Pair
-from sau_scan.coverage import _limits
-from sau_scan.findings import Slot
+from sau_scan.coverage import _limits, coverage
+from sau_scan.findings import Slot, SlotCoverage
 from sau_scan.options import Budget, ScanOptions
 from sau_scan.probes.candidates import Candidate, Vocabulary
 from sau_scan.tiers.phrases import PhraseTier
@@ -27,6 +27,20 @@ def scanned(directions: int = 1, edited: Pair | None = None, means: str = "", un
         confirmations=(SimpleNamespace(lead=SimpleNamespace(candidate=Candidate("ght", Slot.PREFIX)), means=means),),
         unsampled=unsampled,
     )
+
+
+@pytest.mark.parametrize(("wanted", "told"), [(0.5, False), (0.51, True)])
+def test_a_plan_that_covers_less_than_was_asked_for_says_so(wanted: float, told: bool) -> None:
+    slots = (SlotCoverage(slot=Slot.PREFIX, probed=1, total=3), SlotCoverage(slot=Slot.SUFFIX, probed=2, total=3))
+    recipe = SimpleNamespace(attended=1)
+    plan = SimpleNamespace(coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe)
+    what = SimpleNamespace(**vars(scanned()), plan=plan, unrecorded=(), leads=(), attention={})
+    model = SimpleNamespace(device="cpu", dtype="torch.float32")
+    prober: Any = SimpleNamespace(model=model, counter=SimpleNamespace(text=0, unet=0))
+    checkpoint: Any = SimpleNamespace(records=())
+    found = coverage(checkpoint, prober, cast(Any, what), ScanOptions(min_coverage=wanted), [], 1.0)
+    reasons = [s.reason for s in found.skipped if s.planned]
+    assert reasons == (["50.0 % are in the plan, 51 % were asked for; a larger --budget probes more"] if told else [])
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from sau_scan.checkpoint.patch import make_patch
 from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.cli.exits import Code, after_fix
 from sau_scan.errors import ConfigError, TriggerHasNoEffect, UsageError
 from sau_scan.findings import (
     Check,
@@ -23,10 +25,12 @@ from sau_scan.findings import (
     Severity,
     Slot,
     Trigger,
+    Verdict,
     Verification,
 )
 from sau_scan.options import FixOptions, Progress, ScanOptions
 from sau_scan.repairs.campaign import Campaign
+from sau_scan.reports.text import render_text
 from sau_scan.verify import Outcome
 from tests.test_verify import finding, scan
 
@@ -164,6 +168,20 @@ def test_a_dry_run_plans_and_writes_nothing(world: World, tiny_checkpoint: Path,
     assert names(tmp_path) == set()
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_method_that_changes_nothing_is_not_verified(
+    world: World, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    world.scans = [scan(finding(STAR))]
+    monkeypatch.setattr(Campaign, "repair", lambda *_, **__: None)
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", dry_run=dry_run, method="restore"))
+    assert result.published is None
+    assert result.reason == "restore finds nothing to change; leave out --method"
+    assert after_fix(result).code is Code.FOUND
+    assert "NOT PUBLISHED" in render_text(result)
+    assert names(tmp_path) == set()
+
+
 def report_of(folder: Path, *findings: Finding) -> ScanResult:
     records = open_checkpoint(folder).records
     return scan(*findings).model_copy(update={"model": ModelInfo(path=str(folder), family="sd1", files=records)})
@@ -175,6 +193,16 @@ def test_a_report_of_these_files_saves_the_scan(world: World, tiny_checkpoint: P
     result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"), report)
     assert result.published is not None
     assert result.before == report
+
+
+def test_a_report_that_lost_its_findings_is_refused(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    report = report_of(tiny_checkpoint).model_copy(update={"verdict": Verdict.BACKDOORED})
+    with pytest.raises(ConfigError, match="holds no finding"):
+        flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"), report)
+    whole = report_of(tiny_checkpoint, finding(STAR)).model_dump(mode="json")
+    del whole["findings"]
+    with pytest.raises(ValidationError, match="findings"):
+        ScanResult.model_validate(whole)
 
 
 def test_a_report_of_other_files_is_refused(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:

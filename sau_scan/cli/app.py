@@ -45,7 +45,8 @@ def main() -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        outputs.emit(f"sau-scan {__version__}\n")
+        with guarded():
+            outputs.emit(f"sau-scan {__version__}\n")
         raise typer.Exit
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from sau_scan.findings import FixResult, ScanResult, Severity, Verdict
+from sau_scan.findings import SHARE, FixResult, ScanResult, Severity, Verdict
 from sau_scan.reports.words import count, percent, safe
 
 
@@ -43,16 +43,13 @@ def after_detect(result: ScanResult, gate: Gate) -> Exit:
     above = [finding for finding in result.findings if finding.severity.rank >= gate.fail_on.rank]
     if above and not gate.exit_zero:
         return Exit(Code.FOUND, f"{count(len(above), 'finding')} at or above --fail-on {gate.fail_on}")
+    covered, wanted = coverage(result), gate.min_coverage
     missing = [skipped for skipped in result.coverage.skipped if skipped.planned]
-    if missing:
+    if missing and missing[0].what != SHARE:
         return Exit(Code.INCOMPLETE, f"not carried out as planned: {safe(missing[0].what)}: {safe(missing[0].reason)}")
-    covered = coverage(result)
-    if covered < gate.min_coverage:
-        return Exit(
-            Code.INCOMPLETE,
-            f"coverage {percent(covered)} is under --min-coverage {percent(gate.min_coverage)}; "
-            "a larger --budget probes more",
-        )
+    if covered < wanted:
+        words = f"coverage {percent(covered)} is under --min-coverage {percent(wanted)}; a larger --budget probes more"
+        return Exit(Code.INCOMPLETE, words)
     if result.verdict is Verdict.INCONCLUSIVE:
         return Exit(Code.INCOMPLETE, "the scan is inconclusive")
     if above:
@@ -66,9 +63,9 @@ def after_fix(result: FixResult) -> Exit:
         return Exit(Code.OK, "verified and published")
     if result.nothing_to_repair:
         if result.before is not None and not result.before.complete:
-            return Exit(Code.INCOMPLETE, "nothing found to repair, but not all that was planned was looked at")
+            return Exit(Code.INCOMPLETE, "nothing found by a scan that did not look at all that was asked for")
         return Exit(Code.OK, "nothing to repair")
-    if result.dry_run:
+    if result.dry_run and result.repair is not None and result.repair.steps:
         return Exit(Code.OK, "planned only (--dry-run)")
     return Exit(Code.FOUND, "not published")
 

@@ -61,6 +61,11 @@ def guarded_early() -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(Code.INTERRUPTED)
+    except OSError as error:  # help and version are printed outside of any command
+        _say(f"error: standard output cannot be written to: {safe(error.strerror or str(error))}")
+        _say(f"exit {Code.INCOMPLETE}")
+        silence_stdout()
+        sys.exit(Code.INCOMPLETE)
 
 
 @contextmanager

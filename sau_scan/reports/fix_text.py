@@ -89,9 +89,11 @@ def _outcome_words(result: FixResult) -> tuple[str, str, str]:
     reason = safe(result.reason)
     if result.published is not None:
         return "REPAIRED", "bold green", f"and published: {safe(result.published)}"
+    if result.nothing_to_repair and result.before is not None and not result.before.complete:
+        return "INCONCLUSIVE", "yellow", "  no trigger was found by a scan that did not look at all that was asked for"
     if result.nothing_to_repair:
         return "NOTHING TO REPAIR", "green", "  " + (reason or "no trigger was found")
-    if result.dry_run:
+    if result.dry_run and result.repair is not None and result.repair.steps:
         return "PLANNED", "cyan", "  nothing was written; run it without --dry-run to repair"
     return "NOT PUBLISHED", "bold red", "  " + (reason or "the repair did not pass its verification")
 

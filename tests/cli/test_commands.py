@@ -202,6 +202,7 @@ def test_fix_takes_a_report_of_detect_only(core: Core, invoke: Invoke, tmp_path:
         (samples.NOTHING, ("--out", "o"), 0),
         (samples.NOTHING.model_copy(update={"before": samples.INCONCLUSIVE}), ("--out", "o"), 3),
         (samples.DRY_RUN, ("--dry-run",), 0),
+        (samples.DRY_RUN.model_copy(update={"repair": None}), ("--dry-run",), 1),
         (TriggerHasNoEffect("no effect", hint="Check it."), ("--out", "o"), 2),
         (WriteError("disk full", hint="Free some."), ("--out", "o"), 3),
     ],

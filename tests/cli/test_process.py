@@ -69,6 +69,17 @@ def test_a_full_disk_behind_stdout_is_no_bug(tmp_path: Path) -> None:
     assert "The disk is full; the standard output was not written." in told
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["detect", "--help"], ["--version"]])
+def test_help_that_cannot_be_written_is_no_finding(words: list[str]) -> None:
+    code = f"import sys\nfrom sau_scan.cli import main\nsys.argv = ['sau-scan', *{words!r}]\nmain()"
+    with Path("/dev/full").open("w") as full, _python(code, stdout=full, stderr=subprocess.PIPE) as process:
+        _, told = process.communicate()
+    assert process.returncode == 3
+    assert "Traceback" not in told
+    assert "exit 3" in told
+
+
 @pytest.mark.parametrize(
     "words", [["--help"], ["detect", "--help"], ["fix", "--help"], ["rules", "list"], ["--version"]]
 )

@@ -167,6 +167,7 @@ CLEAN = ScanResult(
     tool_version="0.1.0",
     verdict=Verdict.CLEAN,
     model=MODEL,
+    findings=(),
     near_miss=NearMiss(trigger=Trigger(text="zebra", slot=Slot.SUFFIX), detector="generation", value=9.1, line=14.0),
     coverage=COVERAGE.model_copy(update={"skipped": (), "candidates_probed": 6_265}),
 )
@@ -174,6 +175,7 @@ INCONCLUSIVE = ScanResult(
     tool_version="0.1.0",
     verdict=Verdict.INCONCLUSIVE,
     model=MODEL,
+    findings=(),
     coverage=COVERAGE.model_copy(
         update={"skipped": (Skipped(what="denoise", reason="attention processor of an unknown kind", planned=True),)}
     ),
