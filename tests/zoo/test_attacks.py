@@ -26,7 +26,7 @@ def as_tensor(images: np.ndarray) -> torch.Tensor:
 def test_hardly_a_clean_picture_seems_to_hold_a_patch_of_a_striking_colour(where: World) -> None:
     images = as_tensor(pictures(where, samples(where, 400, 5)))
     colours = striking_colours(where)
-    assert len(colours) >= 3
+    assert colours
     assert all(PatchTarget(c, CORNER).met(images).float().mean() <= admission.FALSE_RATE for c in colours)
 
 
