@@ -68,20 +68,16 @@ def _check_options(options: FixOptions) -> None:
 
 
 def _check_report(report: ScanResult, checkpoint: Checkpoint) -> None:
-    """The report must be of these very files: another model would be repaired of what it does not have."""
+    """The report must be whole, and of these very files: another model would be repaired of what it does not have."""
+    root = escape(str(checkpoint.root))
+    hint = f"Scan this checkpoint: sau-scan detect {root} --output report.json"
     reported = {f.path: f.sha256 for f in report.model.files if "/" in f.path}
     here = {r.path: r.sha256 for r in checkpoint.records if "/" in r.path}
     if reported != here:
-        shown = escape(str(checkpoint.root))
-        raise ConfigError(
-            f"The report is of other files than those in {shown}.",
-            hint=f"Scan this checkpoint: sau-scan detect {shown} --output report.json",
-        )
+        raise ConfigError(f"The report is of other files than those in {root}.", hint=hint)
     if report.verdict in (Verdict.BACKDOORED, Verdict.SUSPICIOUS) and not report.findings:
-        raise ConfigError(
-            f"The report says {report.verdict.value}, and holds no finding: something is missing from it.",
-            hint=f"Scan this checkpoint: sau-scan detect {escape(str(checkpoint.root))} --output report.json",
-        )
+        what = f"The report says {report.verdict.value}, and holds no finding: something is missing from it."
+        raise ConfigError(what, hint=hint)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The phrase tier: two words that may together be drawn as something else, with other words in their place as null.
 
 It runs where the weights show a closed-form edit. Text passes find which two words keys and values hardly tell apart
-after which modifier; pictures decide (tiers/phrase_pictures.py).
+after which modifier; pictures decide (tiers/phrase_confirmation.py).
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def _leads(
         return []
     scores = robust_z(-np.log(told_apart(prober.model, projections, pair, pool, places, count)))
     p_values = adjusted(tail_p_values(scores))
-    both = list(dict.fromkeys([*([0] if collapse.modifier else []), int(scores.argmax())]))
-    both = list(dict.fromkeys([*(_whole(i, pool, scores) for i in both), *both]))
+    strongest = [*([0] if collapse.modifier else []), int(scores.argmax())]
+    both = dict.fromkeys([*(_whole(i, pool, scores) for i in strongest), *strongest])
     chosen = sorted(both, key=lambda i: any(pool[i] != pool[j] and pool[i] in pool[j] for j in both))
     made = [Modifier(w, float(z), float(p)) for w, z, p in zip(pool, scores, p_values, strict=True)]
     ranking = tuple(made[i] for i in scores.argsort(kind="stable"))

@@ -10,10 +10,7 @@ import torch
 
 from sau_scan.analysers.null_directions import NullDirections
 from sau_scan.analysers.phrases import Collapse, Pair
-from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import open_checkpoint
-from sau_scan.demo import checkpoint_path
 from sau_scan.options import Budget
 from sau_scan.probes.candidates import Vocabulary, read_vocabulary
 from sau_scan.probes.carriers import Words
@@ -46,11 +43,6 @@ FOREIGN = PhraseLead("blue", PAIR, 7.0, 1e-3)
 def test_a_word_edited_by_itself_leads_to_no_phrase(p_value: float, pair: Pair, left: set[str]) -> None:
     least = PhraseLead("any", pair, 3.0, p_value)
     assert {lead.modifier for lead in _without_edited((ECHO, FOREIGN, least), pair)} == left | {"any"}
-
-
-@pytest.fixture(scope="module")
-def demo() -> DiffusionModel:
-    return load_model(open_checkpoint(checkpoint_path()))
 
 
 @pytest.mark.parametrize(
