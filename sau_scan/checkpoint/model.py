@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from sau_scan.checkpoint.components import construct
+from sau_scan.checkpoint.builders import construct
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.patch import TensorRef, WeightPatch
