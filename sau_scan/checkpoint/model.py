@@ -13,8 +13,9 @@ from torch import Tensor
 from sau_scan.checkpoint.builders import construct
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
-from sau_scan.checkpoint.patch import TensorRef, WeightPatch
+from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.views import TensorRef
 from sau_scan.errors import DamagedFile
 
 Callback = Callable[[int, int, Tensor], None]
