@@ -12,7 +12,6 @@ from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import NotACheckpoint, UsageError
-from sau_scan.findings import escape
 
 UNET_PREFIX = "model.diffusion_model."
 ADAPTER_MARKS = ("lora_", ".lora.", "_lora.", "hada_w", "lokr_w", ".dora_scale", ".oft_blocks")
@@ -69,17 +68,12 @@ def family_of(entries: Mapping[str, Entry]) -> str:
 
 
 def require_base(checkpoint: Checkpoint, form: Form, base: Checkpoint | None) -> None:
-    """Raises UsageError where a base is missing, or is not whole itself."""
+    """Raises UsageError where a base is missing."""
     shown = checkpoint.show(checkpoint.file)
     if base is None and form is not Form.SINGLE:
         raise UsageError(
             f"{shown} is a {form.value}: it says nothing without the checkpoint that it is used with.",
             hint="Name that checkpoint with --base.",
-        )
-    if base is not None and base.form not in (Form.FOLDER, Form.SINGLE):
-        raise UsageError(
-            f"--base {escape(str(base.root))} is a {base.form.value}, not a whole checkpoint.",
-            hint="Name the folder or single file that it is used with.",
         )
 
 

@@ -88,10 +88,20 @@ def _open_file(root: Path, base: Path | str | None, variant: str | None, watch: 
     if watch is not None and not cleared:
         return checkpoint
     form, family = recognise(checkpoint)
-    whole = open_checkpoint(base, variant=variant, watch=watch) if base is not None else None
+    whole = _open_base(Path(base), variant, watch) if base is not None else None
     require_base(checkpoint, form, whole)
     index, shipped = (whole.index, {}) if whole is not None else shipped_index(family)
     return replace(checkpoint, form=form, index=index, base=whole, shipped=shipped)
+
+
+def _open_base(path: Path, variant: str | None, watch: Watch | None) -> Checkpoint:
+    try:
+        return open_checkpoint(path, variant=variant, watch=watch)
+    except UsageError as error:
+        raise UsageError(
+            f"--base {escape(str(path))} is not a whole checkpoint.",
+            hint="Name the folder or single file that the input is used with.",
+        ) from error
 
 
 def _components(index: dict[str, Any]) -> dict[str, tuple[str, str]]:
