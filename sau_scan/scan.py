@@ -44,7 +44,7 @@ from sau_scan.probes.carriers import compose, crowd, high_noise, noise_like, sor
 from sau_scan.probes.plan import RECIPES, SLOTS, Plan, make_plan
 from sau_scan.probes.runner import Prober
 from sau_scan.rules import Rule, load_rules
-from sau_scan.static import check_files, check_weights
+from sau_scan.static import check_files
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
@@ -72,7 +72,7 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     check_compute(options.device, options.dtype)
     progress.stage("files", 1)
     checkpoint = open_checkpoint(path, variant=options.variant)
-    notes = [*check_files(checkpoint), *check_weights(checkpoint)]
+    notes = check_files(checkpoint)
     files = [n for n in notes if isinstance(n, Finding)]
     skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
