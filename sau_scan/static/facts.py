@@ -9,7 +9,12 @@ from sau_scan.findings import Component, Confidence, Finding, Kind, Location, Se
 
 COMPONENTS = {
     "text_encoder": Component.TEXT_ENCODER,
+    "text_encoder_2": Component.TEXT_ENCODER,
+    "text_encoder_3": Component.TEXT_ENCODER,
     "tokenizer": Component.TOKENIZER,
+    "tokenizer_2": Component.TOKENIZER,
+    "tokenizer_3": Component.TOKENIZER,
+    "transformer": Component.UNET,
     "unet": Component.UNET,
     "vae": Component.VAE,
 }
