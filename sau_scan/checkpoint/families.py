@@ -218,7 +218,7 @@ def absent(checkpoint: Checkpoint, family: Family) -> frozenset[str]:
 
 def _is_second(checkpoint: Checkpoint) -> bool:
     """Both generations have one pipeline; the second's UNet projects linearly, and reads the wider OpenCLIP."""
-    if checkpoint.record("unet/config.json") is None:
+    if not checkpoint.holds("unet/config.json"):
         return False
     config = checkpoint.json("unet/config.json")
     return config.get("use_linear_projection") is True or config.get("cross_attention_dim") == 1024

@@ -13,10 +13,11 @@ from sau_scan.checkpoint.conditioning import CONDITIONING, GUIDANCE, Conditionin
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.packing import unpack
-from sau_scan.checkpoint.patch import TensorRef, WeightPatch
+from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.readers import TextOutput
 from sau_scan.checkpoint.schedules import Schedule
 from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.views import TensorRef
 from sau_scan.errors import DamagedFile
 
 __all__ = ["Callback", "DiffusionModel", "TextOutput", "finite"]

@@ -15,8 +15,8 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.packing import pack, unpack
-from sau_scan.checkpoint.source import open_checkpoint
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from tests.tiny_models import FAMILIES, save
 
