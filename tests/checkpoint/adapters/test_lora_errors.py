@@ -19,7 +19,7 @@ from tests.conftest import tiny_pipeline
         ({"lora_unet_conv_in.dora_scale": (4, 4)}, NotACheckpoint, "is a DoRA"),
         ({"something": (4, 4)}, NotACheckpoint, "no LoRA that is known.*'something'"),
         ({}, NotACheckpoint, "no tensors"),
-        ({"lora_te2_.lora_down.weight": (1, 2), "lora_te2_.lora_up.weight": (2, 1)}, UsageError, "LoRA for .* XL, while"),
+        ({"lora_te2_.lora_down.weight": (1, 2), "lora_te2_.lora_up.weight": (2, 1)}, UsageError, "XL, while --base is"),
         ({"unet.x.lora_A.weight": (1, 2), "unet.x.lora_B.weight": (2, 1)}, UsageError, "'unet.x'.*does not have"),
         ({"unet.conv_in.lora_A.weight": (1, 2), "unet.conv_in.lora_B.weight": (2, 1)}, UsageError, "does not fit"),
         ({"unet.conv_in.lora_A.weight": (), "unet.conv_in.lora_B.weight": (2, 1)}, DamagedFile, "impossible"),
