@@ -1,7 +1,6 @@
 """A repaired LoRA: the factors of the same rank that come closest to the weights that a repair wants.
 
-``refit`` finds them and says how much of the repair they hold; ``rewrite`` puts tensors into a copy of the file. Names,
-shapes, types, order, alpha and metadata stay.
+``refit`` finds them and says how much of the repair they hold; ``rewriting.rewrite`` puts them into a copy of the file.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from torch import Tensor
 
 from sau_scan.checkpoint.adapters.layouts import Place
 from sau_scan.checkpoint.adapters.lora import LoraFile, Pair, delta, scale_of
-from sau_scan.checkpoint.tensor_file import read_entries, tensor_bytes
-from sau_scan.errors import DamagedFile, WriteError
 
 # What is written is examined again from disk, which decides; below this it would be another repair than was planned.
 ENOUGH = 0.5
@@ -59,30 +56,6 @@ def refit(
         asked, lost = asked + _energy(repair), lost + _energy(rest)
     share = _share(asked, lost)
     return Refit(new, kept, share, _reason(lora, kept, share))
-
-
-def rewrite(data: bytes | bytearray, tensors: Mapping[str, Tensor], where: str) -> bytes:
-    """A safetensors file's bytes with some ``tensors`` replaced; its header and all other bytes stay.
-
-    Raises DamagedFile for a tensor that is not there in this shape, WriteError for values that its type cannot hold.
-    """
-    copy = bytearray(data)
-    entries = read_entries(copy, where)
-    for name, value in tensors.items():
-        entry = entries.get(name)
-        if entry is None or entry.shape != tuple(value.shape):
-            raise DamagedFile(
-                f"{where} has no tensor {name!a} of shape {list(value.shape)}.",
-                hint="The repair was planned for another file: scan this one and repair from its own report.",
-            )
-        stored = value.detach().to(device="cpu", dtype=entry.dtype)
-        if not bool(torch.isfinite(stored.float()).all()):
-            raise WriteError(
-                f"{where}: the repaired {name!a} holds values that {entry.dtype} cannot represent.",
-                hint="Repair a float32 copy of the file, or choose another --method.",
-            )
-        copy[entry.begin : entry.end] = tensor_bytes(stored)
-    return bytes(copy)
 
 
 def _factors(pair: Pair, goal: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.adapters.lora import delta
-from sau_scan.checkpoint.adapters.lora_writing import refit, rewrite
+from sau_scan.checkpoint.adapters.lora_writing import refit
+from sau_scan.checkpoint.adapters.rewriting import rewrite
 from sau_scan.errors import DamagedFile, WriteError
 from tests.checkpoint.adapters.samples import CONVOLUTIONS, LAYOUTS, LINEAR, kohya_name, make, peft_name, read, weights
 from tests.conftest import tiny_pipeline
