@@ -92,7 +92,7 @@ def _latin() -> dict[str, str]:
 
 
 def row_evidence(rows: Tensor, table: Tensor, tokenizer: Any) -> list[Evidence]:
-    """Each of ``rows`` [n, D] beside those of the base's ``table`` [V, D]: its length, and the word it is nearest to."""
+    """Each of ``rows`` [n, D] beside those of the base's ``table`` [V, D]: its length, and the nearest word."""
     lengths = table.float().norm(dim=1).sort().values
     low, median, high = (float(lengths[int(share * (len(lengths) - 1))]) for share in (0.05, 0.5, 0.95))
     known = torch.nn.functional.normalize(table.float(), dim=1)
