@@ -14,6 +14,7 @@ from sau_scan.checkpoint.components import construct
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.patch import TensorRef, WeightPatch
+from sau_scan.checkpoint.prefix import end_states, tower
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import DamagedFile
 
@@ -86,6 +87,16 @@ class DiffusionModel:
         # Found through the tokenizer: the encoder's own pooling trusts an id in its config.json.
         ends = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
         return TextOutput(hidden, hidden[torch.arange(len(ids), device=self.device), ends])
+
+    def pooled(self, ids: Tensor, anchor: Tensor | None = None) -> Tensor:
+        """``encode(ids).pooled``, in a fraction of the time where the encoder allows it.
+
+        ``anchor`` [L]: ids of a text that most rows begin like (default: the first row).
+        """
+        clip = tower(self.text_encoder)
+        if clip is None:
+            return self.encode(ids).pooled
+        return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor)
 
     def predict_noise(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor) -> Tensor:
         """The noise in ``latents`` [B, C, h, w] at ``timestep`` (one, or [B]) given ``hidden`` [B, L, D].
