@@ -95,7 +95,7 @@ class DiffusionModel:
         """
         clip = tower(self.text_encoder)
         if clip is None:
-            return self.encode(ids).pooled
+            return torch.cat([self.encode(some).pooled for some in torch.split(ids, 64)])
         return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor)
 
     def predict_noise(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor) -> Tensor:
