@@ -40,7 +40,8 @@ from sau_scan.probes.candidates import (
     vocabulary_candidates,
 )
 from sau_scan.probes.carriers import compose, crowd, high_noise, noise_like, sort_words, with_letters
-from sau_scan.probes.plan import RECIPES, SLOTS, Plan, make_plan
+from sau_scan.probes.plan import RECIPES, SLOTS
+from sau_scan.probes.planning import Plan, make_plan
 from sau_scan.probes.runner import Prober
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import check_files, check_weights

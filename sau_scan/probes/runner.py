@@ -104,15 +104,19 @@ class Prober:
             return [carrier]
         return [Candidate(word, slot).apply(carrier) or carrier for word in self.neutrals]
 
-    def text_reference(self, slot: Slot, count: int) -> dict[int, Tensor]:
+    def _needed(self, candidates: Sequence[Candidate], count: int) -> list[int]:
+        """The carriers in which any of ``candidates`` has one of its ``count`` places."""
+        alike = {(c.replaces, c.text if c.slot is Slot.INSIDE else ""): c for c in candidates}
+        return sorted({i for candidate in alike.values() for i in self.places(candidate, count)})
+
+    def text_reference(self, candidates: Sequence[Candidate], count: int) -> dict[int, Tensor]:
         """Per carrier the median pooled output [D] of neutral words (in-place slots: the clean carrier's)."""
-        pool = range(len(self.carriers)) if slot in IN_PLACE else range(min(count, len(self.carriers)))
-        carriers = {i: self.carriers[i] for i in pool}
+        slot, carriers = candidates[0].slot, {i: self.carriers[i] for i in self._needed(candidates, count)}
         return {i: self.pooled(self._neutral_texts(slot, c), c).median(0).values for i, c in carriers.items()}
 
     def text(self, candidates: Sequence[Candidate], count: int) -> TextRecording:
         """Pooled text outputs of ``candidates`` (all of one slot) in ``count`` carriers."""
-        reference = self.text_reference(candidates[0].slot, count)
+        reference = self.text_reference(candidates, count)
         clean = self.pooled(self.carriers)
         parts = []
         for start in range(0, len(candidates), self.batch):
@@ -133,12 +137,13 @@ class Prober:
             found |= dict(zip(rows, pooled, strict=True))
         return torch.stack([found[r] for r in range(len(texts))]), owner, where
 
-    def noise_reference(self, slot: Slot, count: int, timesteps: Sequence[int]) -> dict[tuple[int, int], Tensor]:
-        """Per carrier and timestep the median noise prediction [C, h, w] of neutral words in ``slot``."""
-        pool = range(len(self.carriers)) if slot in IN_PLACE else range(min(count, len(self.carriers)))
+    def noise_reference(
+        self, candidates: Sequence[Candidate], count: int, timesteps: Sequence[int]
+    ) -> dict[tuple[int, int], Tensor]:
+        """Per carrier and timestep the median noise prediction [C, h, w] of neutral words in the candidates' slot."""
         found = {}
-        for index in pool:
-            hidden = self.encode(self._neutral_texts(slot, self.carriers[index]))[0]
+        for index in self._needed(candidates, count):
+            hidden = self.encode(self._neutral_texts(candidates[0].slot, self.carriers[index]))[0]
             for time in timesteps:
                 noise = self.latents(index).expand(len(hidden), -1, -1, -1)
                 found[index, time] = self.predict(hidden, noise, time).median(0).values
@@ -150,7 +155,7 @@ class Prober:
 
     def noise(self, candidates: Sequence[Candidate], count: int, timesteps: Sequence[int]) -> NoiseRecording:
         """Noise predictions of ``candidates`` (all of one slot) in ``count`` carriers at each of ``timesteps``."""
-        reference = self.noise_reference(candidates[0].slot, count, timesteps)
+        reference = self.noise_reference(candidates, count, timesteps)
         noises = torch.cat([self.latents(i) for i in range(len(self.carriers))])
         size, parts = max(1, self.batch // count), []
         for start in range(0, len(candidates), size):
@@ -220,7 +225,6 @@ def _reduce_noise(moved: Tensor, owner: Tensor, count: int) -> NoiseRecording:
         effect=mean.square().mean((0, 2)).sqrt(),
         each=energy.mean(0)[:, 0].sqrt(),
         focus=where.flatten(1).topk(top, dim=1).values.sum(1),
-        where=where,
     )
 
 
