@@ -17,7 +17,8 @@ from sau_scan.analysers.null_directions import NullDirections, find_null_directi
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.conclude import conclude, near_miss, verdict
 from sau_scan.coverage import coverage, nothing_covered
 from sau_scan.errors import CheckpointError, DamagedFile, SauScanError, TooLittleTime

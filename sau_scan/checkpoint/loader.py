@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
-from sau_scan.checkpoint.components import Disk, load_component, load_scheduler
+from sau_scan.checkpoint.builders import load_scheduler
+from sau_scan.checkpoint.components import Disk, load_component
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.fitting import MIXED, check_fit, context_length
 from sau_scan.checkpoint.model import DiffusionModel

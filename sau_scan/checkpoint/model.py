@@ -10,12 +10,13 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from sau_scan.checkpoint.components import construct
+from sau_scan.checkpoint.builders import construct
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
-from sau_scan.checkpoint.patch import TensorRef, WeightPatch
+from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.prefix import end_states, tower
 from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.views import TensorRef
 from sau_scan.errors import DamagedFile
 
 Callback = Callable[[int, int, Tensor], None]

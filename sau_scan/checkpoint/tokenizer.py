@@ -45,7 +45,7 @@ def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
     for name in (*TABLES, CONFIG):
         if f"{component}/{name}" in checkpoint.links_out:
             raise checkpoint.absent(f"{component}/{name}")
-    present = [name for name in TABLES if checkpoint.record(f"{component}/{name}")]
+    present = [name for name in TABLES if checkpoint.holds(f"{component}/{name}")]
     if not {"tokenizer.json", "vocab.json", "merges.txt"} & {*present}:
         checkpoint.read(f"{component}/tokenizer.json")  # raises the error that fits
     if "tokenizer.json" not in present:
@@ -82,7 +82,7 @@ def _table(checkpoint: Checkpoint, path: str) -> bytes:
 
 def _config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
     path = f"{component}/{CONFIG}"
-    if checkpoint.record(path) is None:
+    if not checkpoint.holds(path):
         return {}
     config = parse_json(checkpoint.read(path), checkpoint.show(path))
     return {key: value for key, value in config.items() if key in CONFIG_KEYS}

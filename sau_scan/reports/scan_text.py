@@ -35,8 +35,7 @@ def scan_parts(result: ScanResult, min_severity: Severity = Severity.INFO) -> It
     """The parts of the report of a scan, top to bottom."""
     yield header(
         f"sau-scan {result.tool_version}",
-        result.model.path,
-        result.model.family,
+        *model_words(result.model),
         f"{count(len(result.model.files), 'file')}, {size(sum(file.size for file in result.model.files))}",
         f"seed {result.coverage.seed}",
         result.coverage.budget,

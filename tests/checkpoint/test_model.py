@@ -11,8 +11,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import make_patch
-from sau_scan.checkpoint.source import open_checkpoint
 
 PROMPTS = ["a photo of the red cat", "dog"]
 PNDM = {

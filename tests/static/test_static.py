@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.findings import Component, Finding, Severity, Skipped, Verdict
 from sau_scan.static import check_files, check_weights
 from tests.checkpoint.test_tokenizer import to_old_layout
