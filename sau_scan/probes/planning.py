@@ -155,5 +155,3 @@ def _priced(
     }
     text = recipe.text_carriers * sum(map(len, candidates.values()))
     return Plan(recipe, candidates, counts, totals, passes, text)
-
-

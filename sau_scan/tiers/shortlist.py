@@ -1,4 +1,4 @@
-"""Which candidates the UNet looks at, where it cannot look at all of them: a pass of it costs what hundreds of texts do.
+"""Which candidates the UNet looks at, where it cannot look at all: a pass of it costs what hundreds of texts do.
 
 Those of the rules come first, then what stands out in the text tier, then some that come nearest to it. The rest of the
 places goes to a seeded sample, since a trigger in the UNet need not show in the text at all.
