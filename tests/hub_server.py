@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,6 +46,7 @@ class FakeHub:
     repos: dict[str, Repo] = field(default_factory=dict)
     token: str = "hf_right"
     requests: list[str] = field(default_factory=list)
+    megabytes: int = 0
     lies: dict[str, Lie] = field(default_factory=dict)
     endpoint: str = ""
     store: str = ""
@@ -61,13 +62,17 @@ class FakeHub:
 
 @dataclass
 class Lie:
-    """``content``: bytes sent instead; ``tag``, ``size``, ``commit``: header values; ``listed``: size in the list."""
+    """``content``: bytes sent instead; ``tag``, ``size``, ``commit``: header values; ``listed``: size in the list.
+
+    ``endless``: megabytes that are sent, without saying how many there will be.
+    """
 
     content: bytes | None = None
     tag: str | None = None
     size: int | None = None
     commit: str | None = None
     listed: int | None = None
+    endless: int = 0
 
 
 def git_sha1(data: bytes) -> str:
@@ -192,5 +197,17 @@ class _Store(_Handler):
 
     def _file(self, name: str, commit: str, path: str) -> None:
         lie = self.hub.lies.get(path, Lie())
+        if lie.endless:
+            return self._pour(lie.endless)
         data = self.hub.repos[name].commits[commit][path] if lie.content is None else lie.content
-        self._send(200, data, {"ETag": '"of-the-store"'})
+        return self._send(200, data, {"ETag": '"of-the-store"'})
+
+    def _pour(self, megabytes: int) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        with suppress(ConnectionError):
+            for _ in range(megabytes):
+                self.wfile.write(b"100000\r\n" + bytes(2**20) + b"\r\n")
+                self.hub.megabytes += 1
