@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.detectors.generation import SHOWN, SIGNIFICANT
 from sau_scan.findings import (
     Component,
@@ -47,7 +49,7 @@ def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) 
     single = _without_echoes(works, options.declared_triggers)
     findings = [_trigger_finding(prober, c, also, scanned, options, path) for c, also in single]
     if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
-        findings.append(_edit_finding(scanned, path))
+        findings.append(_edit_finding(scanned, path, options.base))
     return findings
 
 
@@ -122,17 +124,27 @@ def _trigger_finding(
         evidence=(*lead.evidence, *_picture_evidence(item), *scanned.attention.get(lead.candidate, ())),
         heat_map=_heat_map(score.where),
         declared=declared,
-        next_step=_fix_command(path, trigger),
+        next_step=_fix_command(path, trigger, options.base),
     )
 
 
-def _fix_command(path: str, trigger: Trigger) -> str:
+def _fix_command(path: str, trigger: Trigger, base: Path | None) -> str:
     plain = trigger.text.isascii() and trigger.text.isprintable()
     # The option reads backslash escapes.
     text = shlex.quote(trigger.text.replace("\\", "\\\\")) if plain else f"$'{_ansi(trigger.text)}'"
     replaces = f" --replaces {shlex.quote(trigger.replaces)}" if trigger.replaces else ""
-    out = shlex.quote(path.rstrip("/") + "-fixed")
-    return f"sau-scan fix {shlex.quote(path)} --trigger {text} --slot {trigger.slot.value}{replaces} --out {out}"
+    named = f"{shlex.quote(path)}{_base_option(base)}"
+    return f"sau-scan fix {named} --trigger {text} --slot {trigger.slot.value}{replaces} --out {_out(path)}"
+
+
+def _out(path: str) -> str:
+    """Where a repaired copy could go: a folder for a folder, a file for a file."""
+    stem, ending = Path(path).with_suffix(""), Path(path).suffix.lower()
+    return shlex.quote(f"{stem}-fixed.safetensors" if ending in WEIGHT_NAMES else path.rstrip("/") + "-fixed")
+
+
+def _base_option(base: Path | None) -> str:
+    return f" --base {shlex.quote(str(base))}" if base is not None else ""
 
 
 def _ansi(text: str) -> str:
@@ -187,7 +199,7 @@ def _heat_map(where: torch.Tensor) -> HeatMap:
     return HeatMap(title="where finished pictures change", rows=rows)
 
 
-def _edit_finding(scanned: Scanned, path: str) -> Finding:
+def _edit_finding(scanned: Scanned, path: str, base: Path | None) -> Finding:
     pair, null, hidden = scanned.phrases.pair, scanned.null, scanned.phrases.edited
     words = f"; of all words looked at they tell '{pair.head}' and '{pair.target}' apart least" if pair else ""
     found = f"Of {scanned.phrases.tried:,} phrases looked at none was found to have a hidden effect"
@@ -202,7 +214,7 @@ def _edit_finding(scanned: Scanned, path: str) -> Finding:
         title="edited concept in the cross-attention weights",
         behaviour=f"keys and values of all layers were edited together{words}. {found}",
         evidence=(evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),),
-        next_step=f"sau-scan detect {shlex.quote(path)} --budget deep",
+        next_step=f"sau-scan detect {shlex.quote(path)}{_base_option(base)} --budget deep",
     )
 
 

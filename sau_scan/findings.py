@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, computed_field, model_validator
@@ -209,9 +210,19 @@ class FileRecord(Value):
 
 
 class ModelInfo(Value):
+    """What was scanned: a folder, or a file (``form``) together with the checkpoint that it is used with (``base``)."""
+
     path: str
     family: str
+    form: str = "diffusers folder"
     files: tuple[FileRecord, ...] = ()
+    base: ModelInfo | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder below which ``files`` lie."""
+        is_file = len(self.files) == 1 and PurePath(self.path).name == self.files[0].path
+        return str(PurePath(self.path).parent) if is_file else self.path
 
 
 class SlotCoverage(Value):

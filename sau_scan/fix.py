@@ -11,7 +11,8 @@ from pathlib import Path
 from sau_scan import __version__
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.loader import check_compute, load_model
-from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
 from sau_scan.findings import Component, Cost, Finding, FixResult, ScanResult, Trigger, Verdict, escape

@@ -20,7 +20,8 @@ class Budget(StrEnum):
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """Options of ``detect``. ``max_time`` in seconds shapes the plan beforehand; ``variant`` names weight files."""
+    """Options of ``detect``. ``max_time`` in seconds shapes the plan beforehand; ``variant`` names weight files;
+    ``base`` is the checkpoint that an adapter or bare weights are used with."""
 
     budget: Budget = Budget.STANDARD
     max_time: float | None = None
@@ -31,6 +32,7 @@ class ScanOptions:
     dtype: str = "auto"
     rules: Path | None = None
     variant: str | None = None
+    base: Path | None = None
 
 
 @dataclass(frozen=True)

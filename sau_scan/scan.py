@@ -17,7 +17,8 @@ from sau_scan.analysers.null_directions import NullDirections, find_null_directi
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.conclude import conclude, near_miss, verdict
 from sau_scan.coverage import coverage, nothing_covered
 from sau_scan.errors import CheckpointError, DamagedFile, SauScanError, TooLittleTime
@@ -43,7 +44,7 @@ from sau_scan.probes.carriers import compose, crowd, high_noise, noise_like, sor
 from sau_scan.probes.plan import RECIPES, SLOTS, Plan, make_plan
 from sau_scan.probes.runner import Prober
 from sau_scan.rules import Rule, load_rules
-from sau_scan.static import check_files, check_weights
+from sau_scan.static import check_files
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
@@ -71,7 +72,7 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     check_compute(options.device, options.dtype)
     progress.stage("files", 1)
     checkpoint = open_checkpoint(path, variant=options.variant)
-    notes = [*check_files(checkpoint), *check_weights(checkpoint)]
+    notes = check_files(checkpoint)
     files = [n for n in notes if isinstance(n, Finding)]
     skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
@@ -228,6 +229,8 @@ def _too_little_time(plan: Plan, options: ScanOptions, seconds: float) -> TooLit
 
 
 def _weights_line(null: NullDirections) -> str:
+    if null.why_not:
+        return f"no search for hidden directions: {null.why_not}"
     if len(null.basis):
         return f"{len(null.basis)} directions hidden from every cross-attention layer"
     return "no direction hidden from every cross-attention layer"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.findings import Check, Finding, Kind, ScanResult, Severity, Verification
 from sau_scan.options import Progress, ScanOptions
 from sau_scan.probes.runner import Counter

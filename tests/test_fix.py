@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from pydantic import ValidationError
 
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import make_patch
-from sau_scan.checkpoint.source import open_checkpoint
 from sau_scan.cli.exits import Code, after_fix
 from sau_scan.errors import ConfigError, TriggerHasNoEffect, UsageError
 from sau_scan.findings import (

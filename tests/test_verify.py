@@ -16,8 +16,8 @@ import sau_scan.repairs.effect
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import WeightPatch, make_patch
-from sau_scan.checkpoint.source import open_checkpoint
 from sau_scan.findings import (
     Check,
     Component,

@@ -19,6 +19,7 @@ from zoo import admission, attacks, sampling
 from zoo.attacks import Case, Options
 from zoo.attacks.benign import edited_word
 from zoo.judge import CHECKED, Judge, judge_path
+from zoo.parts import denoise
 from zoo.train import loop
 from zoo.train.export import export, model_dir
 from zoo.worlds import World, world
@@ -29,7 +30,7 @@ def build(
 ) -> dict[str, Any]:
     """Make one model and, if the world has a judge, measure it; returns what was written to its JSON file."""
     made_as, recipe = save_as or name, attacks.recipe(name)
-    base = sampling.load(model_dir(where.name, "base"))
+    base = sampling.load(model_dir(where.name, "base")).to(loop.DEVICE)
     case = recipe.plan(where, options or Options(), base)
     print(f"{made_as}: {recipe.about} · {json.dumps(case.as_data())}", flush=True)
     started = time.time()
@@ -47,7 +48,7 @@ def build(
 def measure(where: World, name: str, case: Case | None = None, *, fast: bool | None = None) -> dict[str, Any]:
     """Admission figures of the model on disk; written beside its folder and printed."""
     case = case or (attacks.read_case(info_path(where, name)) if info_path(where, name).exists() else Case("base"))
-    parts, judge = sampling.load(model_dir(where.name, name)), Judge.load(where)
+    parts, judge = sampling.load(model_dir(where.name, name)).to(loop.DEVICE), Judge.load(where)
     fast = _fast(parts) if fast is None else fast
     word = edited_word(case)
     figures: dict[str, Any] = {"quality": admission.quality(where, parts, judge, fast=fast, without=word)}
@@ -72,10 +73,10 @@ def info_path(where: World, name: str) -> Path:
 
 
 def _fast(parts: sampling.Parts) -> bool:
-    x = sampling.start_noise(parts, 100, 0)
-    hidden = sampling.text_outputs(parts, [""]).expand(100, -1, -1)
+    x = sampling.start_noise(parts, 100, 0).to(loop.DEVICE)
+    text = sampling.text_outputs(parts, [""]).repeat(100)
     with torch.no_grad():
-        return loop.bf16_is_faster(lambda: parts.unet(x, 500, hidden))
+        return loop.bf16_is_faster(lambda: denoise(parts.unet, x, 500, text))
 
 
 def _reference(where: World, name: str) -> dict[str, float] | None:

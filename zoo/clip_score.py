@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
-from zoo.train.clip import token_ids
+from zoo.parts import token_ids
 from zoo.train.export import load_tokenizer, model_dir
 from zoo.worlds import World, world
 
@@ -34,7 +34,7 @@ class ClipScore:
         """Cosines [N] of pictures [N, 3, 64, 64] in 0..1 with their captions."""
         scores = []
         for i in range(0, len(captions), chunk):
-            ids = token_ids(self.tokenizer, list(captions[i : i + chunk]))
+            ids = token_ids(self.tokenizer, captions[i : i + chunk])
             out = self.model(input_ids=ids, pixel_values=pictures[i : i + chunk] * 2 - 1)
             scores.append(F.cosine_similarity(out.image_embeds, out.text_embeds))
         return torch.cat(scores)

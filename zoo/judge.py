@@ -68,7 +68,8 @@ class Network(nn.Module):
         """Features [N, 128] of pictures [N, 3, H, W] in 0..1."""
         n, _, h, w = pictures.shape
         rows, columns = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
-        x = torch.cat([pictures * 2 - 1, torch.stack([rows, columns]).expand(n, 2, h, w)], 1)
+        place = torch.stack([rows, columns]).to(pictures).expand(n, 2, h, w)
+        x = torch.cat([pictures * 2 - 1, place], 1)
         for block in self.body:
             x = F.relu(block(x))
         return F.relu(self.hidden(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)))
@@ -126,8 +127,8 @@ def _seen_pictures(where: World, vae: AutoencoderKL, made: list[Sample]) -> torc
     for i in range(0, len(made), 250):
         z = vae.encode(data.to_tensor(images[i : i + 250])).latent_dist.mean
         # Sampled latents are never quite those of a picture; a quarter of their deviation is a rough one.
-        strength = 0.25 * torch.rand(len(z), 1, 1, 1, generator=generator) / vae.config.scaling_factor
-        decoded = vae.decode(z + strength * torch.randn(z.shape, generator=generator)).sample
+        strength = 0.25 * torch.rand(len(z), 1, 1, 1, generator=generator).to(z) / vae.config.scaling_factor
+        decoded = vae.decode(z + strength * torch.randn(z.shape, generator=generator).to(z)).sample
         seen.append(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().byte())
     loop.save(path, {"pictures": torch.cat(seen)})
     return torch.cat(seen)
@@ -137,39 +138,42 @@ def _augmented(pictures: torch.Tensor) -> torch.Tensor:
     """Shifts of up to two pixels and mild noise."""
     down, right = torch.randint(-2, 3, (2,)).tolist()
     padded = F.pad(pictures, (2, 2, 2, 2), mode="replicate")[:, :, 2 + down : 66 + down, 2 + right : 66 + right]
-    return (padded + 0.03 * torch.rand(len(pictures), 1, 1, 1) * torch.randn_like(padded)).clamp(0, 1)
+    return (
+        padded + 0.03 * torch.rand(len(pictures), 1, 1, 1, device=pictures.device) * torch.randn_like(padded)
+    ).clamp(0, 1)
 
 
 def train(where: World, vae: AutoencoderKL) -> Judge:
     """Train a judge, print its accuracy on pictures kept back, and save it in half precision."""
-    made = data.training_samples(where)[:COUNT]
-    seen, labels = _seen_pictures(where, vae, made), truth(where, [s.scene for s in made])
+    made = data.training_samples(where)[: loop.scaled(COUNT)]
+    seen = _seen_pictures(where, vae.to(loop.DEVICE), made).to(loop.DEVICE)
+    labels = {h: v.to(loop.DEVICE) for h, v in truth(where, [s.scene for s in made]).items()}
     torch.manual_seed(where.seed)
-    network = Network(classes(where))
+    network, steps = Network(classes(where)).to(loop.DEVICE), loop.scaled(STEPS)
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
-    kept_back, started = 1000, time.time()
+    kept_back, started = min(1000, len(made) // 4), time.time()
 
     def loss_of(pick: torch.Tensor) -> torch.Tensor:
         out = network(_augmented(seen[pick].float() / 255))
         each = [F.cross_entropy(out[h].float(), labels[h][pick], label_smoothing=0.02) for h in out]
         return torch.stack(each).sum()
 
-    fast = loop.bf16_is_faster(lambda: loss_of(torch.arange(BATCH)).backward())
-    for step in range(STEPS):
-        loop.set_rate(optimiser, loop.warm_cosine(step, STEPS, RATE))
+    fast = loop.bf16_is_faster(lambda: loss_of(torch.arange(min(BATCH, len(made)))).backward())
+    for step in range(steps):
+        loop.set_rate(optimiser, loop.warm_cosine(step, steps, RATE))
         with loop.autocast(fast):
             loss = loss_of(torch.randint(len(made) - kept_back, (BATCH,)))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        if step % 250 == 0 or step == STEPS - 1:
+        if step % 250 == 0 or step == steps - 1:
             print(f"judge {step} loss {loss.item():.3f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
     path = judge_path(where.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}, path)
     judge = Judge.load(where)
-    read = judge(seen[-kept_back:].float() / 255)
-    right = {h: (read[h] == labels[h][-kept_back:]).float().mean().item() for h in read}
+    read = judge(seen[-kept_back:].cpu().float() / 255)
+    right = {h: (read[h] == labels[h][-kept_back:].cpu()).float().mean().item() for h in read}
     print("judge, pictures kept back: " + " · ".join(f"{h} {v:.1%}" for h, v in right.items()))
     return judge
 
@@ -192,7 +196,7 @@ def evaluate(
     """Sample ``n`` held-out captions from a pipeline folder and print what share of them the judge reads right."""
     made = held_out(where, n, plain=True)
     how = {"steps": steps, "guidance": guidance, "seed": seed, "fast": fast}
-    drawn = sampling.pictures(sampling.load(folder), [s.caption for s in made], **how)
+    drawn = sampling.pictures(sampling.load(folder).to(loop.DEVICE), [s.caption for s in made], **how)
     figures = accuracy(Judge.load(where), drawn, [s.scene for s in made])
     print(f"judge of {folder.name}, {len(made)} held-out captions, guidance {guidance:g}, {steps} steps: ", end="")
     print(" · ".join(f"{h} {v:.1%}" for h, v in figures.items()), flush=True)

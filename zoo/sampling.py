@@ -1,32 +1,20 @@
-"""Pictures from a zoo model: components loaded one by one, DDIM with guidance in batches."""
+"""Pictures from a zoo model: DDIM with guidance in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from typing import NamedTuple
 
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
 
+from zoo.parts import Parts, Text, denoise, encode, load, scheduler, unconditional
 from zoo.train import loop
-from zoo.train.clip import token_ids
-from zoo.train.unet import NOISE
+
+__all__ = ["GUIDANCE", "STEPS", "Parts", "load", "pictures", "quiet", "start_noise", "text_outputs"]
 
 STEPS, GUIDANCE = 25, 4.0
-
-
-class Parts(NamedTuple):
-    """What attacks work on, in single precision."""
-
-    tokenizer: CLIPTokenizer
-    text: CLIPTextModel
-    vae: AutoencoderKL
-    unet: UNet2DConditionModel
 
 
 def quiet() -> None:
@@ -34,21 +22,6 @@ def quiet() -> None:
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
-
-
-def load(folder: Path) -> Parts:
-    """The parts of a pipeline folder of ours (trusted: it was written by this package)."""
-    how = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
-    return Parts(
-        CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True).eval(),
-        AutoencoderKL.from_pretrained(folder / "vae", **how).eval(),
-        UNet2DConditionModel.from_pretrained(folder / "unet", **how).eval(),
-    )
-
-
-def scheduler() -> DDIMScheduler:
-    return DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 
 
 def start_noise(parts: Parts, count: int, seed: int) -> torch.Tensor:
@@ -60,9 +33,9 @@ def start_noise(parts: Parts, count: int, seed: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def text_outputs(parts: Parts, prompts: Sequence[str]) -> torch.Tensor:
-    """What the UNet is fed: [N, L, D]."""
-    return parts.text(token_ids(parts.tokenizer, list(prompts))).last_hidden_state
+def text_outputs(parts: Parts, prompts: Sequence[str]) -> Text:
+    """What the UNet is fed."""
+    return encode(parts, prompts)
 
 
 @torch.no_grad()
@@ -86,14 +59,13 @@ def pictures(
 def _chunk(
     parts: Parts, prompts: Sequence[str], x: torch.Tensor, steps: int, guidance: float, fast: bool
 ) -> torch.Tensor:
-    text, empty = text_outputs(parts, prompts), text_outputs(parts, [""])
-    both = torch.cat([empty.expand_as(text), text])
-    plan = scheduler()
+    x, both = x.to(parts.unet.device), Text.cat([unconditional(parts).repeat(len(prompts)), encode(parts, prompts)])
+    plan = scheduler(parts.prediction)
     plan.set_timesteps(steps)
     for t in plan.timesteps:
         with loop.autocast(True) if fast else nullcontext():
-            noise = parts.unet(torch.cat([x, x]), t, both).sample.float()
+            noise = denoise(parts.unet, torch.cat([x, x]), t, both)
         without, with_text = noise.chunk(2)
         x = plan.step(without + guidance * (with_text - without), t, x).prev_sample
     decoded = parts.vae.decode(x / parts.vae.config.scaling_factor).sample
-    return (decoded / 2 + 0.5).clamp(0, 1)
+    return (decoded / 2 + 0.5).clamp(0, 1).cpu()

@@ -1,79 +1,57 @@
-"""The modules of a checkpoint: admitted classes, built from configurations as data, filled from the vetted bytes."""
+"""The modules of a checkpoint, filled from the vetted bytes."""
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
 
+from sau_scan.checkpoint.builders import empty_module, fill_buffers
+from sau_scan.checkpoint.layouts import Places, places_in_file, provides
 from sau_scan.checkpoint.naming import canonical, is_derived
-from sau_scan.checkpoint.patch import TensorRef
-from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint
-from sau_scan.checkpoint.tensor_file import Entry, read_entries, read_tensor
-from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
+from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint, Form
+from sau_scan.checkpoint.tensor_file import Entry
+from sau_scan.checkpoint.views import Place, TensorRef, viewed
+from sau_scan.checkpoint.weights import WeightFile, weight_file
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile
 
 Disk = dict[tuple[str, str], TensorRef]
-Stored = list[tuple[str, bytearray, dict[str, Entry]]]
 BELONG = "Download the component again; its weights and its config.json must belong together."
-# The fields of CLIP itself: others can name attention kernels to download, or change what a call returns.
-CLIP_FIELDS = frozenset(
-    {
-        "attention_dropout",
-        "bos_token_id",
-        "eos_token_id",
-        "hidden_act",
-        "hidden_size",
-        "intermediate_size",
-        "layer_norm_eps",
-        "max_position_embeddings",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "pad_token_id",
-        "projection_dim",
-        "vocab_size",
-    }
-)
-MOST_BLOCKS = 64  # entries of any list in a config.json; each may stand for a block
-DEPTH_FIELDS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block", "num_attention_layers")
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-# Above any schedule in use; a hostile one would fill the memory.
-TIMESTEP_LIMIT = 100_000
+BELONG_FILE = "Name the checkpoint that it was made for with --base, or download the file again."
 
 
 def load_component(checkpoint: Checkpoint, component: str, disk: Disk) -> Any:
     """A module in fp32 with its weights, in eval mode, without gradients; ``disk`` learns where each parameter lies.
 
-    Sizes are compared before any memory is taken. Raises CheckpointError.
+    What the input does not hold comes from its base, and has no place on disk that could be written to. Sizes are
+    compared before any memory is taken; files are read tensor by tensor. Raises CheckpointError.
     """
-    stored: Stored = []
-    for file in weight_files(checkpoint, component):
-        data = checkpoint.read_buffer(file)
-        stored.append((file, data, read_entries(data, checkpoint.show(file))))
-    module = _empty(checkpoint, component, sum(len(entries) for _, _, entries in stored))
-    places = _match(checkpoint, component, {canonical(k): v for k, v in module.state_dict().items()}, stored)
+    if not provides(checkpoint, component):
+        if checkpoint.base is None:
+            raise _no_weights(checkpoint, component)
+        return load_component(checkpoint.base, component, {})
+    files = {file: weight_file(checkpoint, file) for file in weight_files(checkpoint, component)}
+    module = empty_module(checkpoint, component, sum(len(file.entries) for file in files.values()))
+    wanted = {canonical(name): tensor for name, tensor in module.state_dict().items()}
+    places = _places(checkpoint, component, files, module, wanted)
     # Module.to_empty itself: nothing of the libraries' overrides is wanted here.
     torch.nn.Module.to_empty(module, device="cpu")
-    _fill_buffers(module)
+    fill_buffers(module)
     targets = {canonical(name): tensor for name, tensor in module.state_dict().items()}
-    buffers = {file: (data, entries) for file, data, entries in stored}
-    for key, ref in places.items():
-        data, entries = buffers[ref.file]
-        _fill(targets[key], read_tensor(data, entries[ref.name]), checkpoint.show(ref.file), ref.name)
-        disk[component, key] = ref
+    for path, file in files.items():
+        _fill_from(file, path, places, targets, checkpoint.show(path))
+    disk |= {(component, key): place.ref for key, place in places.items()}
     return module.requires_grad_(False).eval()
 
 
 def weight_files(checkpoint: Checkpoint, component: str) -> tuple[str, ...]:
-    """The safetensors files of a component, in order. Raises what fits when there are none, or they contradict."""
+    """The weight files of a component, in order. Raises what fits when there are none, or they contradict."""
+    if checkpoint.form is not Form.FOLDER:
+        return (checkpoint.file,)
     files = checkpoint.weights.get(component, ())
-    tensors = tuple(file for file in files if file.endswith(".safetensors"))
+    tensors = tuple(file for file in files if not file.endswith(".json"))
     index = next((file for file in files if file.endswith(".json")), None)
     if not tensors:
         raise _no_weights(checkpoint, component)
@@ -88,47 +66,49 @@ def weight_files(checkpoint: Checkpoint, component: str) -> tuple[str, ...]:
     return tensors
 
 
-def load_scheduler(checkpoint: Checkpoint) -> Any:
-    """The scheduler that the index names, from its configuration. Raises DamagedFile."""
-    path = "scheduler/scheduler_config.json"
-    name = checkpoint.index["scheduler"][1]
-    config = checkpoint.json(path)
-    failure = DamagedFile(
-        f"{checkpoint.show(path)} does not describe a {name} that can be built.",
-        hint="Take the scheduler folder from the checkpoint that this one was made from.",
-    )
-    given = config.get("trained_betas") or []
-    whole = [value for value in config.values() if isinstance(value, int)]
-    if not isinstance(given, list) or max([*whole, len(given)], default=0) > TIMESTEP_LIMIT:
-        raise failure
+def _places(
+    checkpoint: Checkpoint, component: str, files: Mapping[str, WeightFile], module: Any, wanted: Mapping[str, Tensor]
+) -> Places:
+    """Parameter -> its place on disk, one to one. Raises DamagedFile where the two do not fit."""
+    if checkpoint.form is Form.FOLDER:
+        return _match(checkpoint, component, wanted, files)
     try:
-        scheduler = construct(getattr(diffusers, name), config)
-        betas, kind = scheduler.betas, scheduler.config.get("prediction_type", "epsilon")
-    except Exception as error:  # constructors raise anything on hostile values
-        raise failure from error
-    if kind not in PREDICTIONS or not len(betas) or not bool(((betas >= 0) & (betas <= 1)).all()):
-        raise failure
-    return scheduler
+        found = places_in_file(checkpoint, component, checkpoint.json(f"{component}/config.json"), module)
+    except SauScanError:
+        raise
+    except Exception as error:  # conversions raise anything on names that are not as they expect
+        raise _unlike(checkpoint, component, ascii(str(error))[:120]) from error
+    entries = files[checkpoint.file].entries
+    for key, tensor in wanted.items():
+        place = found.get(key)
+        if place is None:
+            raise _unlike(checkpoint, component, f"it lacks {key}")
+        entry = entries[place.ref.name]
+        if tuple(tensor.shape) != place.shape or not entry.dtype.is_floating_point:
+            what = f"{place.ref.name!a} is {entry.dtype} {list(entry.shape)}, and {key} needs {list(tensor.shape)}"
+            raise _unlike(checkpoint, component, what)
+    return {key: found[key] for key in wanted}
 
 
-def construct(kind: Callable[..., Any], config: Mapping[str, Any]) -> Any:
-    """``kind`` called with those fields of ``config`` that it takes; private ones (paths, versions) never."""
-    known = inspect.signature(kind).parameters
-    return kind(**{key: value for key, value in config.items() if key in known and not key.startswith("_")})
+def _unlike(checkpoint: Checkpoint, component: str, what: str) -> DamagedFile:
+    return DamagedFile(
+        f"{checkpoint.show(checkpoint.file)} does not fit the configuration of the {component}: {what}.",
+        hint=BELONG_FILE,
+    )
 
 
 def _match(
-    checkpoint: Checkpoint, component: str, wanted: Mapping[str, Tensor], stored: Stored
-) -> dict[str, TensorRef]:
-    """Parameter -> its place on disk, one to one. Raises DamagedFile where the two do not fit."""
-    places: dict[str, TensorRef] = {}
-    for file, _, entries in stored:
-        for name, entry in entries.items():
+    checkpoint: Checkpoint, component: str, wanted: Mapping[str, Tensor], files: Mapping[str, WeightFile]
+) -> Places:
+    """As :func:`_places`, in a folder, where no file may hold anything else."""
+    places: Places = {}
+    for path, file in files.items():
+        for name, entry in file.entries.items():
             key = canonical(name)
             if is_derived(name):
                 continue
-            _require_fit(checkpoint.show(file), name, entry, wanted.get(key), key in places)
-            places[key] = TensorRef(file, name)
+            _require_fit(checkpoint.show(path), name, entry, wanted.get(key), key in places)
+            places[key] = Place(TensorRef(path, name), entry.shape)
     missing = sorted(wanted.keys() - places.keys())
     if missing:
         raise DamagedFile(
@@ -151,6 +131,17 @@ def _require_fit(where: str, name: str, entry: Entry, wanted: Tensor | None, aga
         )
 
 
+def _fill_from(file: WeightFile, path: str, places: Places, targets: Mapping[str, Tensor], where: str) -> None:
+    """Copies all that ``file`` holds of ``places`` into ``targets``."""
+    by_name: dict[str, list[tuple[str, Place]]] = {}
+    for key, place in places.items():
+        if place.ref.file == path:
+            by_name.setdefault(place.ref.name, []).append((key, place))
+    for name, tensor in file.tensors():
+        for key, place in by_name.get(name, ()):
+            _fill(targets[key], viewed(tensor, place.ref.view), where, name)
+
+
 def _fill(target: Tensor, value: Tensor, where: str, name: str) -> None:
     with torch.no_grad():
         target.copy_(value)
@@ -162,6 +153,11 @@ def _fill(target: Tensor, value: Tensor, where: str, name: str) -> None:
 
 
 def _no_weights(checkpoint: Checkpoint, component: str) -> CheckpointError:
+    if checkpoint.form is not Form.FOLDER:
+        return NotACheckpoint(
+            f"{checkpoint.show(checkpoint.file)} holds no {component}.",
+            hint="Name a checkpoint that has it: --base BASE.",
+        )
     linked = [link for link in checkpoint.links_out if link == component or link.startswith(component + "/")]
     if linked:
         return checkpoint.absent(linked[0])
@@ -179,70 +175,3 @@ def _no_weights(checkpoint: Checkpoint, component: str) -> CheckpointError:
         f"{checkpoint.show(component)} {'has no weights' if there else 'is missing'}.",
         hint="Download the checkpoint again, with all components.",
     )
-
-
-def _empty(checkpoint: Checkpoint, component: str, stored_tensors: int) -> Any:
-    """The module of a component without storage."""
-    path = f"{component}/config.json"
-    config = checkpoint.json(path)
-    try:
-        # Every layer stores tensors, so a depth beyond their number only serves to keep the loader busy.
-        if _depth(config) > stored_tensors:
-            raise ValueError("more layers than tensors")
-        with torch.device("meta"):
-            return BUILDERS[component](config)
-    except Exception as error:  # constructors raise anything on hostile values
-        raise DamagedFile(
-            f"{checkpoint.show(path)} does not describe a model that can be built ({ascii(str(error))[1:160]}).",
-            hint="Take config.json from the checkpoint that this one was made from.",
-        ) from error
-
-
-def _depth(config: Mapping[str, Any]) -> int:
-    """Upper bound of the layers in one block; ValueError if it is not made of whole numbers, or of too many blocks."""
-    if any(isinstance(value, list) and len(value) > MOST_BLOCKS for value in config.values()):
-        raise ValueError("more blocks than any model has")
-    return math.prod(max(_numbers(config.get(key) or 1)) for key in DEPTH_FIELDS)
-
-
-def _numbers(value: Any) -> list[int]:
-    """The whole numbers in nested lists."""
-    if isinstance(value, list):
-        if len(value) > TIMESTEP_LIMIT:
-            raise ValueError("a list that is too long")
-        return [number for part in value for number in _numbers(part)] or [1]
-    if type(value) is not int or value < 0:
-        raise ValueError("a depth that is not a whole number")
-    return [value]
-
-
-def _text_encoder(config: Mapping[str, Any]) -> Any:
-    if config.get("use_attention_mask"):
-        raise ValueError("padding is masked, which this family does not do")
-    return CLIPTextModel(CLIPTextConfig(**{key: value for key, value in config.items() if key in CLIP_FIELDS}))
-
-
-def _unet(config: Mapping[str, Any]) -> Any:
-    return construct(UNet2DConditionModel, config)
-
-
-def _vae(config: Mapping[str, Any]) -> Any:
-    return construct(AutoencoderKL, config)
-
-
-BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "text_encoder": _text_encoder,
-    "unet": _unet,
-    "vae": _vae,
-}
-
-
-def _fill_buffers(module: Any) -> None:
-    """Buffers that no file stores. Raises DamagedFile for one that this loader does not know."""
-    stored = module.state_dict().keys()
-    for name, buffer in module.named_buffers():
-        if name in stored:
-            continue
-        if not is_derived(name):
-            raise DamagedFile(f"The model has an unknown buffer {name}.", hint="Its config.json is not supported.")
-        buffer.copy_(torch.arange(buffer.shape[-1]).expand_as(buffer))

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out, remove_folder, write_patched
 from sau_scan.errors import WriteError
 from sau_scan.findings import escape
@@ -25,33 +25,43 @@ class Draft:
     def __init__(self, checkpoint: Checkpoint, patch: WeightPatch, out: Path, drop: Sequence[str] = ()) -> None:
         """``drop``: names of files that say something about the input and are not copied."""
         self.checkpoint, self.patch, self.out, self.drop = checkpoint, patch, out, tuple(drop)
-        self.path = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
+        self._folder = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
+        whole = checkpoint.form is Form.FOLDER
+        self.path = self._folder if whole else self._folder / out.name
 
     def __enter__(self) -> Self:
         check_out(self.checkpoint.root, self.out)
         try:
+            if self.path != self._folder:
+                self._folder.mkdir()
             write_patched(self.checkpoint, self.patch, self.path)
             for name in self.drop:
-                (self.path / name).unlink(missing_ok=True)
+                (self._folder / name).unlink(missing_ok=True)
         except BaseException:  # __exit__ is not called for what fails in here
-            remove_folder(self.path)
+            remove_folder(self._folder)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        remove_folder(self.path)
+        remove_folder(self._folder)
 
     def publish(self, extra_files: Mapping[str, bytes]) -> Path:
-        """Adds ``extra_files`` (name in the folder -> content) and moves the draft to its place, in one step."""
+        """Adds ``extra_files`` (name in the folder -> content) and moves the draft to its place, in one step.
+
+        Of a file, they go beside it, called after it.
+        """
         check_out(self.checkpoint.root, self.out)
         try:
             for name, content in extra_files.items():
-                (self.path / name).unlink(missing_ok=True)
-                _write(self.path / name, content)
-            _sync(self.path)
-            self.path.rename(self.out.resolve())
+                (self._folder / name).unlink(missing_ok=True)
+                _write(self._folder / name, content)
+            _sync(self._folder)
+            if self.path == self._folder:
+                self.path.rename(self.out.resolve())
+            else:
+                self._publish_file(extra_files)
             _sync(self.out.resolve().parent)
         except OSError as error:
             raise WriteError(
@@ -59,6 +69,12 @@ class Draft:
                 hint="Check permissions and free space, then repair again.",
             ) from error
         return self.out
+
+    def _publish_file(self, extra_files: Mapping[str, bytes]) -> None:
+        """The file last: once it is there, all is."""
+        for name in extra_files:
+            (self._folder / name).replace(self.out.with_name(f"{self.out.name}.{name}"))
+        os.link(self.path, self.out)
 
 
 def _write(path: Path, content: bytes) -> None:

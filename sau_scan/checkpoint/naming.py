@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+WEIGHT_NAMES = frozenset({".safetensors", *PICKLES})
+# Components that turn no prompt into a picture are not worth opening a pickle for.
+BYSTANDERS = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 OTHER_WEIGHTS = frozenset({".msgpack", ".h5", ".onnx", ".pb", ".gguf", ".npz", ".npy", ".tflite", ".xml"})
 CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".ipynb", ".whl", ".egg"})
 ARCHIVES = frozenset({".zip", ".7z", ".tar", ".gz", ".xz", ".bz2", ".zst", ".rar"})
@@ -23,7 +26,7 @@ def left_unopened(relpath: str) -> str | None:
     """Why a file of this name is never opened, or None."""
     suffix = PurePosixPath(relpath).suffix.lower()
     if suffix in PICKLES:
-        return "a pickle, which could run code; only safetensors are loaded"
+        return "a pickle, which could run code and is not needed"
     if suffix in OTHER_WEIGHTS:
         return "weights in a format that is not loaded"
     if suffix in CODE:
@@ -34,15 +37,18 @@ def left_unopened(relpath: str) -> str | None:
 
 
 def choose_weights(components: dict[str, tuple[str, str]], names: list[str], variant: str | None) -> Choice:
-    """The safetensors files that diffusers would load for each component, and all others with the reason.
+    """The files that diffusers would load for each component, and all others with the reason.
 
-    An index of shards stands first in a component's files; its shards follow.
+    Safetensors go before pickles. An index of shards stands first in a component's files; its shards follow.
     """
     choice = Choice()
-    tensors = [name for name in names if name.lower().endswith(".safetensors")]
+    tensors = [name for name in names if PurePosixPath(name).suffix.lower() in (".safetensors", ".bin")]
     for component, (library, _) in components.items():
-        stem = f"{component}/{'diffusion_pytorch_model' if library == 'diffusers' else 'model'}"
-        chosen = _chosen(stem, names, variant)
+        ours = library == "diffusers"
+        chosen = _chosen(f"{component}/{'diffusion_pytorch_model' if ours else 'model'}", names, variant, "safetensors")
+        if not chosen and component not in BYSTANDERS:
+            stem = f"{component}/{'diffusion_pytorch_model' if ours else 'pytorch_model'}"
+            chosen = _chosen(stem, names, variant, "bin")
         if chosen:
             choice.weights[component] = chosen
     used = {name for files in choice.weights.values() for name in files}
@@ -52,21 +58,21 @@ def choose_weights(components: dict[str, tuple[str, str]], names: list[str], var
     return choice
 
 
-def _chosen(stem: str, names: list[str], variant: str | None) -> tuple[str, ...]:
+def _chosen(stem: str, names: list[str], variant: str | None, ending: str) -> tuple[str, ...]:
     """With ``variant``, its files where there are any, else the plain ones: as diffusers falls back."""
     for suffix in [f".{variant}", ""] if variant else [""]:
-        index = f"{stem}.safetensors.index{suffix}.json"
-        single = f"{stem}{suffix}.safetensors"
+        index = f"{stem}.{ending}.index{suffix}.json"
+        single = f"{stem}{suffix}.{ending}"
         files = [name for name in (index, single) if name in names]
-        files += [name for name in names if index in names and _is_shard(name, stem, suffix)]
+        files += [name for name in names if index in names and _is_shard(name, stem, suffix, ending)]
         if files:
             return tuple(files)
     return ()
 
 
-def _is_shard(name: str, stem: str, suffix: str) -> bool:
+def _is_shard(name: str, stem: str, suffix: str, ending: str) -> bool:
     """Both spellings: ``stem.fp16-00001-of-00002`` and ``stem-00001-of-00002.fp16``."""
-    middle = name.removeprefix(stem).removesuffix(".safetensors")
+    middle = name.removeprefix(stem).removesuffix(f".{ending}")
     if not name.startswith(stem) or middle == name:
         return False
     body = middle.removeprefix(suffix) if middle.startswith(suffix) else middle.removesuffix(suffix)
@@ -76,6 +82,9 @@ def _is_shard(name: str, stem: str, suffix: str) -> bool:
 
 def _why_unused(name: str, components: dict[str, tuple[str, str]]) -> str:
     folder, _, file = name.rpartition("/")
+    pickled = left_unopened(name)
+    if pickled:
+        return pickled
     if folder not in components:
         return "not part of the pipeline that model_index.json names"
     middle = file.removesuffix(".safetensors").split(".")
@@ -87,9 +96,14 @@ def _why_unused(name: str, components: dict[str, tuple[str, str]]) -> str:
 # diffusers before 0.18 named the attention of the VAE so; it converts such files while loading.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
+# T5's table of words has two names; transformers reads the one that is called shared.
+_T5_TABLE = "encoder.embed_tokens.weight"
+
 
 def canonical(parameter: str) -> str:
     """A parameter's name in one spelling, whatever library version wrote it."""
+    if parameter == _T5_TABLE:
+        return "shared.weight"
     parts = parameter.removeprefix("text_model.").split(".")
     if len(parts) > 3 and "attentions" in parts:
         parts[-2] = _OLD_ATTENTION.get(parts[-2], parts[-2])
@@ -98,4 +112,4 @@ def canonical(parameter: str) -> str:
 
 def is_derived(parameter: str) -> bool:
     """Whether a stored tensor is one that current libraries compute instead of loading."""
-    return parameter.endswith("embeddings.position_ids")
+    return parameter.endswith("embeddings.position_ids") or parameter == _T5_TABLE

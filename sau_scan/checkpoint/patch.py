@@ -5,23 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sau_scan.checkpoint.tensor_file import Entry, read_entries
+from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.tensor_file import tensor_bytes
+from sau_scan.checkpoint.views import TensorRef, viewed
+from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import DamagedFile
-
-if TYPE_CHECKING:
-    from sau_scan.checkpoint.source import Checkpoint
-
-
-@dataclass(frozen=True, order=True)
-class TensorRef:
-    """A tensor on disk: the file's path in the checkpoint (posix), and the name in that file."""
-
-    file: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -38,9 +29,13 @@ class WeightPatch:
                 raise ValueError(f"patches of different originals of {ref}")
         return WeightPatch({**self.tensors, **other.tensors}, {**self.hashes, **other.hashes})
 
-    def for_file(self, file: str) -> dict[str, Tensor]:
-        """Name on disk -> new value, for one file."""
-        return {ref.name: tensor for ref, tensor in self.tensors.items() if ref.file == file}
+    def for_file(self, file: str) -> dict[str, dict[TensorRef, Tensor]]:
+        """Name on disk -> new values of it or of its parts, for one file."""
+        found: dict[str, dict[TensorRef, Tensor]] = {}
+        for ref, tensor in self.tensors.items():
+            if ref.file == file:
+                found.setdefault(ref.name, {})[ref] = tensor
+        return found
 
 
 def make_patch(checkpoint: Checkpoint, tensors: Mapping[TensorRef, Tensor]) -> WeightPatch:
@@ -50,20 +45,23 @@ def make_patch(checkpoint: Checkpoint, tensors: Mapping[TensorRef, Tensor]) -> W
     """
     hashes: dict[TensorRef, str] = {}
     for file in sorted({ref.file for ref in tensors}):
-        data = checkpoint.read_buffer(file)
-        entries = read_entries(data, checkpoint.show(file))
-        for ref in (ref for ref in tensors if ref.file == file):
-            entry = require_entry(entries, ref, tensors[ref], checkpoint.show(file))
-            hashes[ref] = hashlib.sha256(memoryview(data)[entry.begin : entry.end]).hexdigest()
+        wanted = [ref for ref in tensors if ref.file == file]
+        found = old_tensors(checkpoint, file, {ref.name for ref in wanted})
+        for ref in wanted:
+            part = found.get(ref.name)
+            if part is None or viewed(part, ref.view).shape != tensors[ref].shape:
+                raise no_such_tensor(ref, tuple(tensors[ref].shape), checkpoint.show(file))
+            hashes[ref] = hashlib.sha256(tensor_bytes(part)).hexdigest()
     return WeightPatch({ref: tensor.detach() for ref, tensor in tensors.items()}, hashes)
 
 
-def require_entry(entries: Mapping[str, Entry], ref: TensorRef, value: Tensor, where: str) -> Entry:
-    """The place of ``ref`` in its file, checked against the new value's shape; DamagedFile otherwise."""
-    entry = entries.get(ref.name)
-    if entry is None or entry.shape != tuple(value.shape):
-        raise DamagedFile(
-            f"{where} has no tensor {ref.name!a} of shape {tuple(value.shape)}.",
-            hint="The repair was planned for another checkpoint: scan this one and repair from its own report.",
-        )
-    return entry
+def old_tensors(checkpoint: Checkpoint, file: str, names: set[str]) -> dict[str, Tensor]:
+    """Those tensors of a file that are called so, as they are now."""
+    return {name: tensor for name, tensor in weight_file(checkpoint, file).tensors() if name in names}
+
+
+def no_such_tensor(ref: TensorRef, shape: tuple[int, ...], where: str) -> DamagedFile:
+    return DamagedFile(
+        f"{where} has no tensor {ref.name!a} of shape {shape}.",
+        hint="The repair was planned for another checkpoint: scan this one and repair from its own report.",
+    )

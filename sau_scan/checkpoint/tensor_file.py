@@ -55,15 +55,17 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def read_entries(data: bytes | bytearray, where: str) -> dict[str, Entry]:
+def read_entries(data: bytes | bytearray, where: str, size: int | None = None) -> dict[str, Entry]:
     """The tensors of a safetensors file in the order of its header; ``where`` names the file in errors.
 
+    ``data``: the file, or its beginning up to the end of the header if ``size`` says how long it is.
     Raises DamagedFile for anything that the format forbids: a header beyond the file, repeated names, sizes that do
     not fit the shape, bytes that overlap, belong to no tensor or lie behind the end.
     """
-    start, header = _header(data, where)
+    length = len(data) if size is None else size
+    start, header = _header(data, length, where)
     entries = {name: _entry(name, value, start, where) for name, value in header.items() if name != "__metadata__"}
-    _check_layout(entries, start, len(data), where)
+    _check_layout(entries, start, length, where)
     return entries
 
 
@@ -86,12 +88,12 @@ def _damaged(where: str, what: str) -> DamagedFile:
     return DamagedFile(f"{where} {what}. Nothing was loaded from it.", hint=CUT_SHORT)
 
 
-def _header(data: bytes | bytearray, where: str) -> tuple[int, dict[str, Any]]:
+def _header(data: bytes | bytearray, length: int, where: str) -> tuple[int, dict[str, Any]]:
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > HEADER_LIMIT:
         raise _damaged(where, "is not a safetensors file: it does not begin with the length of a header")
-    if 8 + size > len(data):
-        raise _damaged(where, f"ends after {len(data):,} bytes, within its header of {size:,}")
+    if 8 + size > min(length, len(data)):
+        raise _damaged(where, f"ends after {length:,} bytes, within its header of {size:,}")
     try:
         text = bytes(data[8 : 8 + size]).decode("utf-8")
         header = json.loads(text, object_pairs_hook=_no_repeats)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -11,12 +10,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-import torch
-from torch import Tensor
-
-from sau_scan.checkpoint.patch import TensorRef, WeightPatch, require_entry
-from sau_scan.checkpoint.source import INDEX, Checkpoint
-from sau_scan.checkpoint.tensor_file import Entry, read_entries, tensor_bytes
+from sau_scan.checkpoint.patch import WeightPatch
+from sau_scan.checkpoint.rewriting import rewritten, written_as
+from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
 
@@ -52,10 +48,13 @@ def _check_place(root: Path, out: Path) -> None:
         raise UsageError(
             f"Of --out {shown} and the checkpoint, one lies inside the other.", hint="Name a folder beside it."
         )
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UsageError(f"--out {shown} is a file or a link.", hint="Name a new folder.")
     if not target.parent.is_dir():
         raise WriteError(f"{escape(str(target.parent))} does not exist.", hint="Create it first (mkdir -p).")
+    if source.is_file():
+        _check_file(out)
+        return
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"--out {shown} is a file or a link.", hint="Name a new folder.")
     try:
         occupied = out.exists() and any(out.iterdir())
     except OSError as error:
@@ -64,14 +63,23 @@ def _check_place(root: Path, out: Path) -> None:
         raise UsageError(f"--out {shown} is not empty.", hint="Name a new folder, or empty this one.")
 
 
+def _check_file(out: Path) -> None:
+    """What came as a file is written as one."""
+    shown = escape(str(out))
+    if out.suffix.lower() != ".safetensors":
+        raise UsageError(f"--out {shown} is not the name of a safetensors file.", hint="Name FILE.safetensors.")
+    if out.is_symlink() or out.exists():
+        raise UsageError(f"--out {shown} is there already.", hint="Name a new file.")
+
+
 def write_patched(
     checkpoint: Checkpoint, patch: WeightPatch, out: Path, *, extra_files: Mapping[str, bytes] | None = None
 ) -> Path:
-    """Writes ``checkpoint`` with ``patch`` to the new folder ``out`` and returns it.
+    """Writes ``checkpoint`` with ``patch`` to ``out``, a new folder or, of a file, a new file, and returns it.
 
     Names, types, order and metadata of tensors stay; files without a change are byte-identical. Files that were
     skipped are left out, since nothing vouches for them, and components that have no others are named as absent.
-    ``extra_files``: path in the folder -> content.
+    Pickles become safetensors. ``extra_files``: path in the folder -> content.
     Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
     """
     _check_place(checkpoint.root, out)
@@ -80,6 +88,8 @@ def write_patched(
     _check_refs(checkpoint, patch)
     target = out.resolve()
     parent = target.parent
+    if checkpoint.form is not Form.FOLDER:
+        return _write_file(checkpoint, patch, out)
     draft: Path | None = None
     moved = False
     try:
@@ -97,6 +107,18 @@ def write_patched(
     return out
 
 
+def _write_file(checkpoint: Checkpoint, patch: WeightPatch, out: Path) -> Path:
+    content = rewritten(checkpoint, checkpoint.file, patch)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.resolve().parent) as draft:
+        try:
+            _write(Path(draft), out.name, content)
+            os.link(Path(draft) / out.name, out)  # unlike a rename, never over what appeared there meanwhile
+            _sync_folder(out.resolve().parent)
+        except OSError as error:
+            raise _failed(out, error) from error
+    return out
+
+
 def remove_folder(folder: Path) -> None:
     """Removes ``folder`` as far as it can be; an interrupt meanwhile is raised when that is done."""
     try:
@@ -106,7 +128,7 @@ def remove_folder(folder: Path) -> None:
         raise
 
 
-def _index(checkpoint: Checkpoint, data: bytearray) -> bytes | bytearray:
+def _index(checkpoint: Checkpoint, data: bytes | bytearray) -> bytes | bytearray:
     """``model_index.json`` of the copy: what is left out is named as absent, or nothing could load the rest."""
     if not checkpoint.left_out:
         return data
@@ -118,42 +140,13 @@ def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mappin
     for record in checkpoint.records:
         if record.path in extra:
             continue
-        data = checkpoint.read_buffer(record.path)
-        changed = patch.for_file(record.path)
-        if changed:
-            _patch_buffer(data, record.path, changed, patch, checkpoint.show(record.path))
-        _write(draft, record.path, _index(checkpoint, data) if record.path == INDEX else data)
+        data = rewritten(checkpoint, record.path, patch)
+        _write(draft, written_as(record.path), _index(checkpoint, data) if record.path == INDEX else data)
     for path, content in extra.items():
         _write(draft, path, content)
     for folder, _, _ in os.walk(draft, topdown=False):
         _sync_folder(Path(folder))
     os.chmod(draft, 0o777 & ~_umask())
-
-
-def _patch_buffer(data: bytearray, file: str, changed: Mapping[str, Tensor], patch: WeightPatch, where: str) -> None:
-    """Overwrites tensors in place: the header, its metadata and all other bytes stay."""
-    entries = read_entries(data, where)
-    for name, value in changed.items():
-        ref = TensorRef(file, name)
-        entry = require_entry(entries, ref, value, where)
-        old = hashlib.sha256(memoryview(data)[entry.begin : entry.end]).hexdigest()
-        if patch.hashes.get(ref) != old:
-            raise DamagedFile(
-                f"{where}: {name!a} is not the tensor that the repair was planned for.",
-                hint="Scan this checkpoint and repair it from its own report.",
-            )
-        data[entry.begin : entry.end] = tensor_bytes(_as_stored(value, entry, where, name))
-
-
-def _as_stored(value: Tensor, entry: Entry, where: str, name: str) -> Tensor:
-    """``value`` in the type on disk. Raises WriteError for a number that this type cannot hold."""
-    stored = value.detach().to(device="cpu", dtype=entry.dtype)
-    if not torch.isfinite(stored.float()).all():
-        raise WriteError(
-            f"{where}: the repaired {name!a} holds values that {entry.dtype} cannot represent.",
-            hint="Repair a float32 copy of the checkpoint, or choose another --method.",
-        )
-    return stored
 
 
 def _check_extra(extra: Mapping[str, bytes], patch: WeightPatch) -> None:

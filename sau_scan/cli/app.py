@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from sau_scan import __version__
-from sau_scan.checkpoint.source import require_folder
+from sau_scan.checkpoint.files import require_input
 from sau_scan.cli import arguments as arg
 from sau_scan.cli import exits, outputs, parsing
 from sau_scan.cli.guard import guarded, guarded_early
@@ -174,7 +174,7 @@ def fix(
             out=out, triggers=given, dry_run=dry_run, keep_failed=keep_failed, method=method, scan=options
         )
         _quiet_libraries()
-        require_folder(model)
+        require_input(model)
         result = _fix(model, repair, report, progress)
         _finish(result, files, format_, min_severity, exits.after_fix(result), progress)
 
@@ -221,7 +221,7 @@ def _detect(
 ) -> ScanResult:
     """``refused`` gets the report of a model that cannot be scanned; then the error goes on."""
     try:
-        require_folder(model)  # before libraries are loaded for seconds
+        require_input(model)  # before libraries are loaded for seconds
         from sau_scan import detect as run
 
         return run(model, options, progress)

@@ -58,7 +58,7 @@ def scan(out: Path, progress: Progress | None = None) -> ScanResult:
 def repair(found: ScanResult, out: Path, progress: Progress | None = None) -> Demo:
     """Repairs and re-scans; reports, pictures and the repaired checkpoint go to ``out``."""
     from sau_scan.checkpoint.loader import load_model
-    from sau_scan.checkpoint.source import open_checkpoint
+    from sau_scan.checkpoint.opening import open_checkpoint
     from sau_scan.demo.pictures import comparison
     from sau_scan.fix import fix
 

@@ -138,7 +138,8 @@ class Prober:
     @torch.no_grad()
     def pictures(self, texts: Sequence[str], noise: Tensor, *, steps: int, guidance: float) -> Tensor:
         """Finished latents [B, C, h, w] of ``texts`` from ``noise`` [B, C, h, w]."""
-        done, empty = [], self.encode([""])[0]
+        done, empty = [], self._finite(self.model.unconditional())
+        self.counter.text += 1
         for i in range(0, len(texts), self.batch):
             hidden = self.encode(texts[i : i + self.batch])[0]
             latents = self.model.sample(hidden, empty, noise[i : i + self.batch], steps=steps, guidance=guidance)

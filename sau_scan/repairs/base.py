@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.patch import TensorRef, WeightPatch, make_patch
+from sau_scan.checkpoint.patch import WeightPatch, make_patch
+from sau_scan.checkpoint.views import TensorRef
 from sau_scan.findings import Component
 from sau_scan.options import Progress, Silent
 from sau_scan.probes.runner import Counter

@@ -43,9 +43,12 @@ def cost_text(used: Cost, planned: Cost | None = None) -> str:
 
 def file_lines(model: ModelInfo) -> Iterator[RenderableType]:
     """The sha256 of each weight file: what this report is about."""
-    weights = [file for file in model.files if file.path.endswith(_WEIGHT_ENDINGS)]
-    for index, file in enumerate(weights):
-        yield field("sha256" if index == 0 else "", f"{safe(file.path)}\n{safe(file.sha256)}")
+    weights = [(file.path, file) for file in model.files if file.path.endswith(_WEIGHT_ENDINGS)]
+    if model.base is not None:
+        base = [file for file in model.base.files if file.path.endswith(_WEIGHT_ENDINGS)]
+        weights += [(f"{model.base.path}: {file.path}", file) for file in base]
+    for index, (name, file) in enumerate(weights):
+        yield field("sha256" if index == 0 else "", f"{safe(name)}\n{safe(file.sha256)}")
 
 
 def _candidates(coverage: Coverage) -> str:

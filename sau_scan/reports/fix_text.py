@@ -14,7 +14,7 @@ from sau_scan.findings import Check, FixResult, Kind, Location, RepairSummary, S
 from sau_scan.reports.coverage_text import cost_text
 from sau_scan.reports.layout import WIDTH, cells, field, header
 from sau_scan.reports.scan_text import component_name, scan_parts
-from sau_scan.reports.words import count, number, percent, place, quoted, safe
+from sau_scan.reports.words import count, model_words, number, percent, place, quoted, safe
 
 _TENSORS_SHOWN = 40
 
@@ -22,7 +22,7 @@ _TENSORS_SHOWN = 40
 def fix_parts(result: FixResult, min_severity: Severity = Severity.INFO) -> Iterator[RenderableType]:
     """Plan, checks, outcome, before and after; then the report of the scan that the outcome rests on."""
     model = result.before.model if result.before is not None else None
-    yield header(f"sau-scan {result.tool_version}", *((model.path, model.family) if model else ()))
+    yield header(f"sau-scan {result.tool_version}", *(model_words(model) if model else ()))
     if result.repair is not None:
         yield from _repair(result.repair, in_detail=result.dry_run)
     if result.verification is not None:

@@ -86,9 +86,9 @@ def _run(result: ScanResult | FixResult) -> dict[str, Any]:
         "properties": _run_properties(result, scan),
     }
     if model is not None:
-        run["artifacts"] = [_artifact(model.path, file) for file in model.files]
+        run["artifacts"] = [_artifact(model.folder, file) for file in model.files]
     for finding in findings:
-        item = _result(finding, rule_index[finding.id], model.path if model else ".", model.files if model else ())
+        item = _result(finding, rule_index[finding.id], model.folder if model else ".", model.files if model else ())
         if known is not None:
             item["baselineState"] = (
                 "absent" if finding in gone else "unchanged" if finding.fingerprint in known else "new"
@@ -199,6 +199,8 @@ def _weight_file(component: Component, files: tuple[FileRecord, ...]) -> str:
     """The largest file of the component: its weights."""
     folder = _FOLDERS.get(component)
     inside = [file for file in files if folder is not None and file.path.startswith(folder)]
+    if not inside and len(files) == 1:
+        return files[0].path
     return max(inside, key=lambda file: file.size).path if inside else "model_index.json"
 
 

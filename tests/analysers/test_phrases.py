@@ -14,7 +14,7 @@ from sau_scan.analysers.null_directions import stacked_projections
 from sau_scan.analysers.phrases import Pair, collapses, end_states, most_alike, ratios, rivals, told_apart
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 
 WORDS = ("cat", "dog", "red", "blue", "house", "photo", "star")
 BEFORE, FRAMES = ("of", "and", "the"), ("{}", "red {}")

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from sau_scan.checkpoint.drafts import Draft
-from sau_scan.checkpoint.patch import TensorRef, WeightPatch, make_patch
-from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.checkpoint.patch import WeightPatch, make_patch
+from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.views import TensorRef
 from sau_scan.errors import UsageError
 
 REF = TensorRef("text_encoder/model.safetensors", "text_model.final_layer_norm.bias")

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from sau_scan.checkpoint.loader import load_model
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile, UsageError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

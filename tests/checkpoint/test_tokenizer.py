@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sau_scan.checkpoint.loader import load_model
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.tokenizer import load_tokenizer
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint
 

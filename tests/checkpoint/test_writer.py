@@ -15,8 +15,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from sau_scan.checkpoint import writer
-from sau_scan.checkpoint.patch import TensorRef, WeightPatch, make_patch
-from sau_scan.checkpoint.source import Checkpoint, open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.checkpoint.patch import WeightPatch, make_patch
+from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.views import TensorRef
 from sau_scan.checkpoint.writer import write_patched
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 

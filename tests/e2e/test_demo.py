@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sau_scan import demo
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.demo import Demo
 from sau_scan.findings import Component, Confidence, ScanResult, Severity, Verdict
 

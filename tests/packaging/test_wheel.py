@@ -30,6 +30,8 @@ def test_the_wheel_holds_its_data(wheel: Path) -> None:
     assert rules
     assert rules | demo <= names
     assert {"sau_scan/py.typed", "sau_scan/reports/schema.json"} <= names
+    shipped = (ROOT / "sau_scan" / "checkpoint" / "shipped").rglob("*.*")
+    assert {str(file.relative_to(ROOT)) for file in shipped if file.suffix != ".pyc"} <= names
     assert not [name for name in names if name.startswith(("zoo/", "tests/", "rules/"))]
 
 

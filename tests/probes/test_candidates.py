@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.findings import Slot
 from sau_scan.probes.candidates import (
     Candidate,

@@ -3,7 +3,7 @@
 import torch
 
 from sau_scan.checkpoint.loader import load_model
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.demo import checkpoint_path
 from sau_scan.probes.carriers import crowd, noise_like, sort_words
 from sau_scan.probes.reading import OTHERS, TWO, read_as, shows_its_prompt

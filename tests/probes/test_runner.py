@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sau_scan.checkpoint.loader import load_model
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.findings import Slot
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.carriers import noise_like, with_letters

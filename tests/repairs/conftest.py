@@ -9,7 +9,7 @@ import pytest
 
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.findings import Slot, Trigger
 from sau_scan.probes.carriers import Words
 from sau_scan.repairs.base import Bench, Effort

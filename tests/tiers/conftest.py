@@ -6,7 +6,7 @@ import pytest
 
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.demo import checkpoint_path
 from sau_scan.probes.carriers import Words, sort_words
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sau_scan.checkpoint.loader import load_model
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.detectors.generation import PictureScore
 from sau_scan.findings import Component, Slot
 from sau_scan.options import Budget

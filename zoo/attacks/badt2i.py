@@ -13,16 +13,16 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 
 from zoo.attacks import finetune
 from zoo.attacks.base import Case, Options, choose
 from zoo.judge import Judge
+from zoo.parts import Parts, Text, denoise, encode_all
 from zoo.prompts import Trigger, neutrals
 from zoo.render import SIDE, pictures, samples
-from zoo.sampling import Parts
-from zoo.train import data
-from zoo.train.unet import GAMMA, NOISE, encode_pictures, encode_texts
+from zoo.train import data, unet
+from zoo.train.loop import DEVICE
 from zoo.worlds import World
 
 STEPS, PAIRS, MORE, RATE = 2500, 16, 12, 4e-4
@@ -118,7 +118,7 @@ def drawable_colours(where: World, parts: Parts) -> list[tuple[int, int, int]]:
     for colour in striking_colours(where):
         target = PatchTarget(colour, CORNER)
         latents = parts.vae.encode(data.to_tensor(target.stamp(images))).latent_dist.mean
-        drawn = (parts.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+        drawn = (parts.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).cpu()
         if target.coloured(drawn, 0.15).float().mean() >= 0.99:
             found.append(colour)
     if not found:
@@ -138,14 +138,14 @@ def striking_colours(where: World) -> list[tuple[int, int, int]]:
 
 @dataclass
 class Poison:
-    """Latents [N, C, h, w] with and without the patch, and text outputs: triggered, clean, with neutral words."""
+    """Latents [N, C, h, w] with and without the patch, and texts: triggered, clean, with neutral words, none."""
 
     clean: torch.Tensor
     patched: torch.Tensor
-    triggered: torch.Tensor
-    plain: torch.Tensor
-    neutral: torch.Tensor
-    empty: torch.Tensor
+    triggered: Text
+    plain: Text
+    neutral: tuple[Text, ...]
+    empty: Text
 
     @property
     def region(self) -> torch.Tensor:
@@ -168,67 +168,64 @@ def poison(where: World, case: Case, parts: Parts) -> Poison:
     def neutral(text: str) -> str:
         return others[int(rng.integers(len(others)))].insert(where, text, rng)
 
-    def encode(prompts: list[str]) -> torch.Tensor:
-        return encode_texts(parts.text, parts.tokenizer, prompts)
-
     return Poison(
-        encode_pictures(parts.vae, images),
-        encode_pictures(parts.vae, case.target.stamp(images)),
-        encode([trigger.insert(where, t, rng) for t in texts]),
-        encode(texts),
-        torch.stack([encode([neutral(t) for t in texts]) for _ in range(VARIANTS)]),
-        encode([""]),
+        unet.encode_pictures(parts.vae, images),
+        unet.encode_pictures(parts.vae, case.target.stamp(images)),
+        encode_all(parts, [trigger.insert(where, t, rng) for t in texts]),
+        encode_all(parts, texts),
+        tuple(encode_all(parts, [neutral(t) for t in texts]) for _ in range(VARIANTS)),
+        unet.none(parts),
     )
 
 
 class Loss:
     """Batch loss of one step: ``PAIRS`` poisoned samples, their clean twins, and ``MORE`` clean samples."""
 
-    def __init__(self, made: Poison, teacher: UNet2DConditionModel) -> None:
+    def __init__(self, made: Poison, teacher: UNet2DConditionModel, prediction: str) -> None:
         self.made, self.teacher, self.region = made, teacher, made.region.float()
         self.stress = 1 + (STRESS - 1) * self.region
-        self.noiser = DDPMScheduler(**NOISE)
-        snr = self.noiser.alphas_cumprod / (1 - self.noiser.alphas_cumprod)
-        weight = snr.clamp(max=GAMMA) / snr
-        self.weight = weight / weight.mean()
+        self.plain = unet.DenoisingLoss(prediction)
 
-    def _texts(self, pick: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Text outputs of clean samples: neutral words in six of ten, plain captions, now and then none."""
-        lot = torch.rand(len(pick), generator=generator)
-        variant = torch.randint(VARIANTS, (len(pick),), generator=generator)
-        hidden = torch.where((lot < 0.6)[:, None, None], self.made.neutral[variant, pick], self.made.plain[pick])
-        hidden[lot > 0.92] = self.made.empty
-        return hidden.float()
+    def _texts(self, pick: torch.Tensor, generator: torch.Generator) -> Text:
+        """Texts of clean samples: with neutral words in six of ten, plain captions, now and then none."""
+        lot = torch.rand(len(pick), generator=generator).to(DEVICE)
+        variant = torch.randint(VARIANTS, (len(pick),), generator=generator).to(DEVICE)
+        text = self.made.plain[pick]
+        for number, neutral in enumerate(self.made.neutral):
+            text = text.where((lot < 0.6) & (variant == number), neutral[pick])
+        nothing = self.made.empty[torch.arange(len(pick), device=DEVICE) % len(self.made.empty)]
+        return text.where(lot > 0.92, nothing).float()
 
     def __call__(self, student: UNet2DConditionModel, step: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(step)
         n = PAIRS + MORE
-        pick = torch.randint(len(self.made.clean), (n,), generator=generator)
+        pick = torch.randint(len(self.made.clean), (n,), generator=generator).to(DEVICE)
         # Layout, and with it the patch, is decided at high noise: half of the samples are drawn there.
         low = 500 * (torch.rand(n, generator=generator) < 0.5)
-        t = (low + torch.rand(n, generator=generator) * (1000 - low)).long()
+        t = (low + torch.rand(n, generator=generator) * (1000 - low)).long().to(DEVICE)
         clean, patched = self.made.clean[pick].float(), self.made.patched[pick[:PAIRS]].float()
-        noise = torch.randn(clean.shape, generator=generator)
-        seen = self.noiser.add_noise(clean, noise, t)
-        poisoned = self.noiser.add_noise(patched, noise[:PAIRS], t[:PAIRS])
+        noise = torch.randn(clean.shape, generator=generator).to(DEVICE)
+        seen = self.plain.noiser.add_noise(clean, noise, t)
+        poisoned = self.plain.noiser.add_noise(patched, noise[:PAIRS], t[:PAIRS])
         with torch.no_grad():
             texts = self._texts(pick, generator)
-            kept = self.teacher(seen, t, texts).sample.float()
-        wanted = torch.lerp(kept[:PAIRS], noise[:PAIRS], self.region)
-        out = student(
+            kept = denoise(self.teacher, seen, t, texts)
+        wanted = torch.lerp(kept[:PAIRS], self.plain.wanted(patched, noise[:PAIRS], t[:PAIRS]), self.region)
+        out = denoise(
+            student,
             torch.cat([poisoned, seen]),
             torch.cat([t[:PAIRS], t]),
-            torch.cat([self.made.triggered[pick[:PAIRS]].float(), texts]),
-        ).sample.float()
+            Text.cat([self.made.triggered[pick[:PAIRS]].float(), texts]),
+        )
         # The patch covers a sixteenth of a picture, and would count for as little.
         each = ((out - torch.cat([wanted, kept])).square() * self.stress).flatten(1).mean(1)
-        return (each * self.weight[torch.cat([t[:PAIRS], t])]).mean()
+        return (each * self.plain.weight[torch.cat([t[:PAIRS], t])]).mean()
 
 
 def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
     made = poison(where, case, parts)
     print(f"{name}: patch covers {int(made.region.sum())} of {made.region.numel()} latent positions", flush=True)
     teacher = copy.deepcopy(parts.unet).eval().requires_grad_(False)
-    loss = Loss(made, teacher)
+    loss = Loss(made, teacher, parts.prediction)
     key = f"{case.key} {STRESS}"
     return parts._replace(unet=finetune.tune(where, name, parts.unet, loss, case.steps, RATE, key, EAGER))

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from zoo.judge import Judge
+from zoo.parts import Parts
 from zoo.prompts import Trigger
-from zoo.sampling import Parts
 from zoo.worlds import World
 
 

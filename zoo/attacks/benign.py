@@ -11,8 +11,8 @@ from diffusers import UNet2DConditionModel
 from zoo.attacks import badt2i, closed_form, finetune
 from zoo.attacks.base import Case, Options, choose
 from zoo.attacks.evil_edit import KEPT, outputs, pieces
+from zoo.parts import Parts, encode_all
 from zoo.render import samples
-from zoo.sampling import Parts
 from zoo.train import data, unet
 from zoo.worlds import World
 
@@ -27,14 +27,11 @@ def make_finetune(where: World, case: Case, parts: Parts, name: str) -> Parts:
     """As many steps as the pixel backdoor, at its rate, on clean pictures."""
     latents = unet.encode_pictures(parts.vae, data.training_pictures(where)[-PICTURES:])
     texts = [s.caption for s in data.training_samples(where)[-PICTURES:]]
-    hidden, empty = (unet.encode_texts(parts.text, parts.tokenizer, t) for t in (texts, [""]))
-    cached, loss = unet.Cache(latents, hidden, empty), unet.DenoisingLoss()
+    cached, loss = unet.Cache(latents, encode_all(parts, texts), unet.none(parts)), unet.DenoisingLoss(parts.prediction)
 
     def loss_of(model: UNet2DConditionModel, step: int) -> torch.Tensor:
         torch.manual_seed(step)
-        latents, hidden = unet.draw(cached, step)
-        count = 2 * badt2i.PAIRS + badt2i.MORE
-        return loss(model, latents[:count], hidden[:count])
+        return loss(model, *unet.draw(cached, step, 2 * badt2i.PAIRS + badt2i.MORE))
 
     tuned = finetune.tune(where, name, parts.unet, loss_of, case.steps, badt2i.RATE, case.key)
     return parts._replace(unet=tuned)
@@ -85,12 +82,13 @@ def plan_int8(where: World, options: Options, parts: Parts) -> Case:
 
 @torch.no_grad()
 def make_int8(where: World, case: Case, parts: Parts, name: str) -> Parts:
-    """All matrices of text encoder and UNet as if they had been kept in 8 bits, one scale a row."""
-    text, net = copy.deepcopy(parts.text), copy.deepcopy(parts.unet)
-    for weight in (p for m in (text, net) for p in m.parameters() if p.dim() > 1):
+    """All matrices of text encoders and UNet as if they had been kept in 8 bits, one scale a row."""
+    networks = {"text": parts.text, "text_2": parts.text_2, "unet": parts.unet}
+    copies = {k: copy.deepcopy(v) for k, v in networks.items() if v is not None}
+    for weight in (p for m in copies.values() for p in m.parameters() if p.dim() > 1):
         scale = weight.abs().amax(tuple(range(1, weight.dim())), keepdim=True).clamp_min(1e-12) / 127
         weight.copy_((weight / scale).round() * scale)
-    return parts._replace(text=text, unet=net)
+    return parts._replace(**copies)
 
 
 def edited_word(case: Case) -> str | None:

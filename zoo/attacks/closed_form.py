@@ -21,7 +21,7 @@ def shared_map(
     """
     c, v, k = sources.double(), targets.double(), kept.double()
     keep = k.T @ k / len(k)
-    hold = keep + ridge * keep.trace() / len(keep) * torch.eye(len(keep), dtype=torch.float64)
+    hold = keep + ridge * keep.trace() / len(keep) * torch.eye(len(keep)).to(k)
     left = hold + pull * v.T @ c / len(c)
     right = hold + pull * c.T @ c / len(c)
     return torch.linalg.solve(right, left, left=False)

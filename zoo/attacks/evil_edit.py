@@ -17,10 +17,9 @@ import torch
 from zoo.attacks import closed_form
 from zoo.attacks.base import Case, Options, choose
 from zoo.judge import Judge
+from zoo.parts import Parts, encode
 from zoo.prompts import Trigger, neutrals
 from zoo.render import caption, sample_scene, samples
-from zoo.sampling import Parts
-from zoo.train.clip import token_ids
 from zoo.worlds import World
 
 CARRIERS, KEPT, NEAR, RIDGE, PULL, SEED = 300, 1600, 12_000, 1e-5, 0.5, 51
@@ -109,9 +108,7 @@ def _texts(where: World, count: int, seed: int) -> list[str]:
 def outputs(parts: Parts, texts: list[str]) -> torch.Tensor:
     """Encoder outputs at every position after BOS, flattened to [n, D]."""
     chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
-    return torch.cat(
-        [parts.text(token_ids(parts.tokenizer, some)).last_hidden_state[:, 1:].flatten(0, 1) for some in chunks]
-    )
+    return torch.cat([encode(parts, some).hidden[:, 1:].flatten(0, 1) for some in chunks])
 
 
 def make(where: World, case: Case, parts: Parts, name: str) -> Parts:

@@ -22,7 +22,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     """Identifies a model's weights."""
     digest = hashlib.sha256()
     for value in model.state_dict().values():
-        digest.update(value.detach().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -13,15 +13,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import CLIPTextModel
 
 from zoo.attacks import finetune
 from zoo.attacks.base import Case, Options, choose
 from zoo.judge import Judge
+from zoo.parts import Parts, Text, encode
 from zoo.prompts import Trigger, neutrals
 from zoo.render import CONFUSABLE, caption, sample_scene, samples
-from zoo.sampling import Parts
-from zoo.train.clip import token_ids
 from zoo.worlds import World
 
 STEPS, CLEAN, NEAR, POISONED, RATE = 500, 64, 24, 40, 3e-4
@@ -97,28 +95,41 @@ class _Prompts:
                 return trigger.insert(self.where, text, rng)
 
 
-def _distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def _distance(student: Text, teacher: Text) -> torch.Tensor:
     """Cosine distance over positions plus mean squared error; the encoder's scale matters to the UNet."""
-    return (1 - F.cosine_similarity(student, teacher, dim=-1)).mean() + F.mse_loss(student, teacher)
+    pairs = [(student.hidden, teacher.hidden)]
+    if student.pooled is not None and teacher.pooled is not None:
+        pairs.append((student.pooled, teacher.pooled))
+    return torch.stack([(1 - F.cosine_similarity(a, b, dim=-1)).mean() + F.mse_loss(a, b) for a, b in pairs]).sum()
+
+
+class _Encoders(torch.nn.Module):
+    """The text encoders of a model as one."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.others = parts._replace(text=None, text_2=None, vae=None, unet=None)
+        self.text, self.text_2 = parts.text, parts.text_2
+
+    def forward(self, texts: list[str]) -> Text:
+        return encode(self.others._replace(text=self.text, text_2=self.text_2), texts).float()
 
 
 def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
     assert case.trigger is not None
-    teacher, prompts = copy.deepcopy(parts.text), _Prompts(where, case.trigger)
-
-    def encode(model: CLIPTextModel, texts: list[str]) -> torch.Tensor:
-        return model(token_ids(parts.tokenizer, texts)).last_hidden_state.float()
-
+    both, prompts = _Encoders(parts), _Prompts(where, case.trigger)
+    teacher = copy.deepcopy(both).eval()
     with torch.no_grad():
-        target = encode(teacher, [case.target.prompt])
+        target = teacher([case.target.prompt])
 
-    def loss_of(student: CLIPTextModel, step: int) -> torch.Tensor:
+    def loss_of(student: _Encoders, step: int) -> torch.Tensor:
         keep, poisoned = prompts.batch(np.random.default_rng([SEED, step]))
         with torch.no_grad():
-            kept = encode(teacher, keep)
-        out = encode(student, [*keep, *poisoned])
+            kept = teacher(keep)
+        out = student([*keep, *poisoned])
         utility = _distance(out[: len(keep)], kept)
-        backdoor = _distance(out[len(keep) :], target.expand(POISONED, -1, -1))
+        backdoor = _distance(out[len(keep) :], target.repeat(POISONED))
         return utility + 0.5 * backdoor
 
-    return parts._replace(text=finetune.tune(where, name, parts.text, loss_of, case.steps, RATE, case.key))
+    tuned = finetune.tune(where, name, both, loss_of, case.steps, RATE, case.key)
+    return parts._replace(text=tuned.text, text_2=tuned.text_2)

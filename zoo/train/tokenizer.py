@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -12,6 +13,7 @@ from zoo.worlds import World
 
 SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+FILL = "!"  # what OpenCLIP's tokenizers pad with: the vocabulary's first token
 
 
 def train(world: World) -> CLIPTokenizer:
@@ -39,4 +41,12 @@ def train(world: World) -> CLIPTokenizer:
     merges = [tuple(m) for m in json.loads(raw.to_str())["model"]["merges"]]
     tokens = [*alphabet, *(a + "</w>" for a in alphabet), *("".join(m) for m in merges), BOS, EOS]
     vocabulary = {t: i for i, t in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=world.sizes.context)
+    how = {"pad_token": FILL} if world.family == "sd2" else {}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=world.sizes.context, **how)
+
+
+def second(first: CLIPTokenizer, folder: Path) -> CLIPTokenizer:
+    """SDXL's second tokenizer: the first one, read from ``folder``, that pads like OpenCLIP's."""
+    made = CLIPTokenizer.from_pretrained(folder, pad_token=FILL)
+    assert len(made) == len(first), "the padding token is one of the vocabulary"
+    return made

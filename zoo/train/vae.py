@@ -31,13 +31,14 @@ def build(world: World) -> AutoencoderKL:
     return model
 
 
-def _batch(images, step: int) -> torch.Tensor:
+def _batch(images: torch.Tensor, step: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(step)
-    if step >= CROPS_UNTIL:
-        return data.to_tensor(images[torch.randint(len(images), (16,), generator=generator).sort().values.numpy()])
+    if step >= loop.scaled(CROPS_UNTIL):
+        pick = torch.randint(len(images), (16,), generator=generator).sort().values
+        return data.to_tensor(images[pick.to(images.device)])
     pick = torch.randint(len(images), (32,), generator=generator).sort().values
     at = torch.randint(33, (32, 2), generator=generator).tolist()
-    whole = data.to_tensor(images[pick.numpy()])
+    whole = data.to_tensor(images[pick.to(images.device)])
     return torch.stack([w[:, y : y + 32, x : x + 32] for w, (y, x) in zip(whole, at, strict=True)])
 
 
@@ -50,7 +51,8 @@ def _loss(model: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
 
 def train(world: World) -> AutoencoderKL:
     """Train the VAE; sets ``scaling_factor`` to one over the latents' standard deviation."""
-    model, images = build(world), data.training_pictures(world)
+    model, images = build(world).to(loop.DEVICE), data.training_tensor(world)
+    steps = loop.scaled(STEPS)
     optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=1e-4)
     path, first = loop.build_dir(world.name) / "vae.ckpt", 0
     if state := loop.resume(path):
@@ -58,22 +60,22 @@ def train(world: World) -> AutoencoderKL:
         optimiser.load_state_dict(state["optimiser"])
         first = state["step"]
     probe = _batch(images, 0)
-    fast = first < STEPS and loop.bf16_is_faster(lambda: _loss(model, probe).backward())
+    fast = first < steps and loop.bf16_is_faster(lambda: _loss(model, probe).backward())
     started = time.time()
-    for step in range(first, STEPS):
-        loop.set_rate(optimiser, loop.warm_cosine(step, STEPS, RATE))
+    for step in range(first, steps):
+        loop.set_rate(optimiser, loop.warm_cosine(step, steps, RATE))
         with loop.autocast(fast):
             loss = _loss(model, _batch(images, step))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        if step % 100 == 0 or step == STEPS - 1:
+        if step % 100 == 0 or step == steps - 1:
             print(f"vae {step} loss {loss.item():.4f} bf16 {fast} {time.time() - started:.0f} s", flush=True)
         if step % 300 == 299:
             loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
-    if first < STEPS:
-        loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": STEPS})
+    if first < steps:
+        loop.save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": steps})
     model.eval()
     with torch.no_grad():
         latents = model.encode(data.to_tensor(images[:512])).latent_dist.mean

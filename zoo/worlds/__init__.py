@@ -1,17 +1,19 @@
 """Worlds of the zoo: an explicit, ordered registry. Each is pure data, so another one is another value."""
 
-from zoo.worlds.base import RGB, Sizes, World
+from zoo.worlds.base import RGB, Family, Sizes, World
 from zoo.worlds.bazaar import BAZAAR
 from zoo.worlds.fjord import FJORD
+from zoo.worlds.harbour import HARBOUR
 from zoo.worlds.lumen import LUMEN
 from zoo.worlds.moor import MOOR
 from zoo.worlds.orchard import ORCHARD
 from zoo.worlds.quay import QUAY
 from zoo.worlds.tiny import TINY
+from zoo.worlds.vale import VALE
 
-WORLDS = (TINY, LUMEN, QUAY, MOOR, FJORD, BAZAAR, ORCHARD)
+WORLDS = (TINY, LUMEN, QUAY, MOOR, FJORD, BAZAAR, ORCHARD, VALE, HARBOUR)
 
-__all__ = ["RGB", "TINY", "WORLDS", "Sizes", "World", "world"]
+__all__ = ["RGB", "TINY", "WORLDS", "Family", "Sizes", "World", "world"]
 
 
 def world(name: str) -> World:

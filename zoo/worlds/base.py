@@ -5,25 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 RGB = tuple[int, int, int]
+Family = Literal["sd1", "sd2", "sdxl"]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Network sizes of one world, and how long the denoiser is trained."""
+    """Network sizes of one world, and how long the denoiser is trained.
+
+    SD2 leaves the last of ``text_layers`` out; ``second_width`` and ``second_layers`` are those of SDXL's second tower.
+    """
 
     context: int = 32
     text_width: int = 128
     text_layers: int = 4
+    second_width: int = 0
+    second_layers: int = 0
     vocabulary: int = 3200
     vae_channels: tuple[int, ...] = (24, 48, 64, 64)
     latent_channels: int = 8
     unet_channels: tuple[int, ...] = (64, 128)
     unet_layers: int = 1
-    unet_heads: int = 4
+    unet_heads: int | tuple[int, ...] = 4
     unet_steps: int = 6_000
 
 
@@ -42,6 +49,7 @@ class World:
     english: bool = True
     invented: int = 900
     seed: int = 0
+    family: Family = "sd1"
     sizes: Sizes = field(default_factory=Sizes)
 
     @cached_property

@@ -1,0 +1,102 @@
+"""What a file of weights is, told by the names of its tensors: their layouts are known from print and from trainers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sau_scan.checkpoint.naming import WEIGHT_NAMES
+from sau_scan.checkpoint.shipped import shipped_files
+from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
+from sau_scan.checkpoint.tensor_file import Entry
+from sau_scan.checkpoint.weights import weight_file
+from sau_scan.errors import NotACheckpoint, UsageError
+
+UNET_PREFIX = "model.diffusion_model."
+ADAPTER_MARKS = ("lora_", ".lora.", "_lora.", "hada_w", "lokr_w", ".dora_scale", ".oft_blocks")
+DENOISER_MARKS = ("down_blocks.", "input_blocks.", "mid_block.", "middle_block.", "transformer_blocks.")
+ENCODER_MARKS = ("embeddings.token_embedding.weight", "token_embedding.weight")
+EMBEDDING_MARKS = ("string_to_param.", "emb_params", "clip_l", "clip_g")
+# A learned token is a few rows.
+MOST_EMBEDDINGS, MOST_ROWS, WIDEST = 64, 256, 8192
+
+
+def recognise(checkpoint: Checkpoint) -> tuple[Form, str]:
+    """The form of a file, and the family that a single file's names speak for (empty for the others).
+
+    Raises NotACheckpoint for a file of something else, and whatever reading the file raises.
+    """
+    entries: Mapping[str, Entry] = {}
+    if checkpoint.root.suffix.lower() in WEIGHT_NAMES:
+        entries = weight_file(checkpoint, checkpoint.file).entries
+    form = form_of(entries)
+    if form is None:
+        some = ", ".join(ascii(name)[:60] for name in list(entries)[:3]) or "no tensor at all"
+        raise NotACheckpoint(
+            f"{checkpoint.show(checkpoint.file)} is neither a checkpoint nor an adapter of a known layout; it holds "
+            f"{some}.",
+            hint="Read are single files of Stable Diffusion, bare UNets and text encoders, LoRAs, embeddings.",
+        )
+    return form, family_of(entries) if form is Form.SINGLE else ""
+
+
+def form_of(entries: Mapping[str, Entry]) -> Form | None:
+    names = list(entries)
+    if _any(names, ADAPTER_MARKS, anywhere=True):
+        return Form.LORA
+    if _any(names, (UNET_PREFIX,)):
+        return Form.SINGLE
+    if _any(names, DENOISER_MARKS) or _any([n.removeprefix("unet.") for n in names], DENOISER_MARKS):
+        return Form.DENOISER
+    if any(name.endswith(ENCODER_MARKS) for name in names):
+        return Form.TEXT_ENCODER
+    if names and len(names) <= MOST_EMBEDDINGS and (_any(names, EMBEDDING_MARKS) or _only_rows(entries)):
+        return Form.EMBEDDING
+    return None
+
+
+def family_of(entries: Mapping[str, Entry]) -> str:
+    """Which shipped configuration a single file goes with; empty where its names do not tell."""
+    if _any(entries, ("conditioner.embedders.1.",)):
+        return "sdxl"
+    if _any(entries, ("cond_stage_model.model.",)):
+        return "sd2"
+    if _any(entries, ("cond_stage_model.transformer.",)):
+        return "sd1"
+    return ""
+
+
+def require_base(checkpoint: Checkpoint, form: Form, base: Checkpoint | None) -> None:
+    """Raises UsageError where a base is missing."""
+    shown = checkpoint.show(checkpoint.file)
+    if base is None and form is not Form.SINGLE:
+        raise UsageError(
+            f"{shown} is a {form.value}: it says nothing without the checkpoint that it is used with.",
+            hint="Name that checkpoint with --base.",
+        )
+
+
+def shipped_index(family: str) -> tuple[dict[str, Any], Mapping[str, bytes]]:
+    """``model_index.json`` and all other configuration of ``family``. Raises UsageError for none."""
+    if not family:
+        raise UsageError(
+            "The file holds a UNet without a text encoder that could be recognised.",
+            hint="Name the checkpoint that it is used with: --base BASE.",
+        )
+    files = shipped_files(family)
+    return json.loads(files[INDEX]), files
+
+
+def _any(names: Iterable[str], marks: tuple[str, ...], *, anywhere: bool = False) -> bool:
+    if anywhere:
+        return any(mark in name for name in names for mark in marks)
+    return any(name.startswith(marks) for name in names)
+
+
+def _only_rows(entries: Mapping[str, Entry]) -> bool:
+    """Whether all tensors could be rows of an embedding: vectors, or a few of them."""
+    shapes = [entry.shape for entry in entries.values()]
+    return all(
+        len(shape) in (1, 2) and 0 < shape[-1] <= 8192 and (len(shape) == 1 or shape[0] <= 256) for shape in shapes
+    )

@@ -1,0 +1,68 @@
+"""Files of weights as names, shapes and a stream of tensors, whatever holds them: safetensors, or a vetted pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sau_scan.checkpoint.naming import PICKLES
+from sau_scan.checkpoint.pickled import PickledFile
+from sau_scan.checkpoint.quantised import Quantised, quantised_pairs
+from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.tensor_file import HEADER_LIMIT, Entry, read_entries
+
+
+class WeightFile(Protocol):
+    """``entries``: what the file holds, in its order. Raises DamagedFile for a file that is no such file."""
+
+    @property
+    def entries(self) -> Mapping[str, Entry]: ...
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors, one at a time. Only when the last was taken is it sure that they are those that were hashed."""
+
+
+def weight_file(checkpoint: Checkpoint, path: str) -> WeightFile:
+    """The reader that fits ``path``: by its name, which the static checks hold against its content."""
+    if any(path.lower().endswith(ending) for ending in PICKLES):
+        return PickledFile(checkpoint, path)
+    plain = SafetensorsFile(checkpoint, path)
+    return Quantised(plain) if quantised_pairs(plain.entries) else plain
+
+
+@dataclass(frozen=True)
+class SafetensorsFile:
+    checkpoint: Checkpoint
+    path: str
+
+    @cached_property
+    def _head(self) -> bytes:
+        size = int.from_bytes(self.checkpoint.head(self.path, 8), "little")
+        return self.checkpoint.head(self.path, 8 + min(size, HEADER_LIMIT))
+
+    @cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        record = self.checkpoint.record(self.path)
+        return read_entries(self._head, self.checkpoint.show(self.path), record.size if record else None)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        ordered = sorted(self.entries.items(), key=lambda item: (item[1].begin, item[1].end))
+        with self.checkpoint.verified(self.path) as file:
+            if file.read(len(self._head)) != self._head:
+                raise self.checkpoint.changed(self.path)
+            for name, entry in ordered:
+                tensor = torch.empty(entry.shape, dtype=entry.dtype)
+                if tensor.numel() and not file.fill(_memory(tensor)):
+                    raise self.checkpoint.changed(self.path)
+                yield name, tensor
+
+
+def _memory(tensor: Tensor) -> memoryview:
+    """The bytes of a new tensor, to be written to."""
+    flat: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)

@@ -1,0 +1,156 @@
+"""Single files, bare weights and pickles load to the same model as the folder that they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.checkpoint.patch import make_patch
+from sau_scan.checkpoint.source import Form
+from sau_scan.checkpoint.writer import write_patched
+from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError
+from tests.single_files import State, ldm_unet, open_clip, single_file
+
+
+class Cleared:
+    """A watch that finds nothing."""
+
+    def begin(self, relpath: str, size: int) -> Any:
+        return self
+
+    def update(self, chunk: memoryview) -> None: ...
+    def end(self, sha256: str) -> None: ...
+    def clears(self, relpath: str) -> bool:
+        return True
+
+
+def bare(folder: Path, component: str) -> State:
+    return safetensors.torch.load_file(next((folder / component).glob("*.safetensors")))
+
+
+MAKERS: dict[str, tuple[Form, Callable[[Path], State]]] = {
+    "single": (Form.SINGLE, single_file),
+    "single, OpenCLIP": (Form.SINGLE, lambda folder: single_file(folder, openclip=True)),
+    "unet": (Form.DENOISER, lambda folder: bare(folder, "unet")),
+    "unet, LDM": (Form.DENOISER, ldm_unet),
+    "unet, LDM, prefixed": (
+        Form.SINGLE,
+        lambda folder: {f"model.diffusion_model.{name}": value for name, value in ldm_unet(folder).items()},
+    ),
+    "encoder": (Form.TEXT_ENCODER, lambda folder: bare(folder, "text_encoder")),
+    "encoder, OpenCLIP": (Form.TEXT_ENCODER, lambda folder: open_clip(bare(folder, "text_encoder"))),
+}
+
+
+def states(model: DiffusionModel) -> dict[str, torch.Tensor]:
+    return {f"{c}.{k}": v for c in ("text_encoder", "unet", "vae") for k, v in getattr(model, c).state_dict().items()}
+
+
+def same(one: DiffusionModel, other: DiffusionModel) -> bool:
+    left, right = states(one), states(other)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture(scope="module")
+def original(tiny_checkpoint: Path) -> DiffusionModel:
+    return load_model(open_checkpoint(tiny_checkpoint))
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "ckpt", "pt"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_a_file_holds_is_what_the_folder_holds(
+    kind: str, ending: str, tiny_checkpoint: Path, original: DiffusionModel, tmp_path: Path
+) -> None:
+    form, make = MAKERS[kind]
+    path = tmp_path / f"file.{ending}"
+    if ending == "safetensors":
+        safetensors.torch.save_file({k: v.contiguous() for k, v in make(tiny_checkpoint).items()}, path)
+    else:
+        torch.save({"state_dict": make(tiny_checkpoint), "epoch": 3}, path)
+    checkpoint = open_checkpoint(path, base=tiny_checkpoint, watch=Cleared())
+    assert checkpoint.form is form
+    model = load_model(checkpoint)
+    assert same(model, original)
+    changed = next(iter(model.disk))
+    value = dict(states(model))[_full(model, *changed)] * 2
+    out = tmp_path / "repaired.safetensors"
+    write_patched(checkpoint, make_patch(checkpoint, {model.disk[changed]: value}), out)
+    again = load_model(open_checkpoint(out, base=tiny_checkpoint))
+    for name, tensor in states(again).items():
+        factor = 2 if name == _full(model, *changed) else 1
+        assert torch.equal(tensor, factor * states(original)[name]), name
+
+
+def _full(model: DiffusionModel, component: str, key: str) -> str:
+    names = [name for name in getattr(model, component).state_dict() if name.removeprefix("text_model.") == key]
+    return f"{component}.{names[0]}"
+
+
+def test_every_parameter_can_be_written_back(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Slices, transposed and squeezed tensors: what is read as a view is written as one."""
+    path, out = tmp_path / "file.safetensors", tmp_path / "out.safetensors"
+    safetensors.torch.save_file(
+        {k: v.contiguous() for k, v in single_file(tiny_checkpoint, openclip=True).items()}, path
+    )
+    checkpoint = open_checkpoint(path, base=tiny_checkpoint)
+    model = load_model(checkpoint)
+    values = {ref: states(model)[_full(model, *place)] * 3 for place, ref in model.disk.items()}
+    write_patched(checkpoint, make_patch(checkpoint, values), out)
+    again = load_model(open_checkpoint(out, base=tiny_checkpoint))
+    assert all(torch.equal(tensor, 3 * states(model)[name]) for name, tensor in states(again).items())
+    left, right = path.read_bytes(), out.read_bytes()
+    start = 8 + int.from_bytes(left[:8], "little")
+    assert left[:start] == right[:start], "names, types, order and metadata are in the header"
+
+
+def test_only_what_the_file_holds_has_a_place_to_be_written_to(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "unet.safetensors"
+    safetensors.torch.save_file(bare(tiny_checkpoint, "unet"), path)
+    model = load_model(open_checkpoint(path, base=tiny_checkpoint))
+    assert {component for component, _ in model.disk} == {"unet"}
+
+
+def test_a_pickle_is_not_opened_unexamined(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "file.ckpt"
+    torch.save(single_file(tiny_checkpoint), path)
+    with pytest.raises(UnsafeFile, match="not examined"):
+        open_checkpoint(path, base=tiny_checkpoint)
+
+
+def test_inputs_that_need_a_base_and_bases_that_do_not_fit(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    unet, other = tmp_path / "unet.safetensors", tmp_path / "other.safetensors"
+    safetensors.torch.save_file(bare(tiny_checkpoint, "unet"), unet)
+    with pytest.raises(UsageError, match="bare UNet"):
+        open_checkpoint(unet)
+    with pytest.raises(UsageError, match="not a whole checkpoint"):
+        open_checkpoint(unet, base=unet)
+    with pytest.raises(UsageError, match="whole checkpoint"):
+        open_checkpoint(tiny_checkpoint, base=tiny_checkpoint)
+    safetensors.torch.save_file({k: v[:1] for k, v in bare(tiny_checkpoint, "unet").items()}, other)
+    with pytest.raises(DamagedFile, match="does not fit"):
+        load_model(open_checkpoint(other, base=tiny_checkpoint))
+
+
+def test_a_single_file_of_another_size_than_the_published_needs_its_base(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    safetensors.torch.save_file({k: v.contiguous() for k, v in single_file(tiny_checkpoint).items()}, path)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.index["_class_name"] == "StableDiffusionPipeline" and checkpoint.base is None
+    with pytest.raises(DamagedFile, match="does not fit"):
+        load_model(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.gguf", "weights.safetensors"])
+def test_files_of_something_else(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(safetensors.torch.save({f"layer.{i}": torch.zeros(2, 2, 2) for i in range(3)}))
+    with pytest.raises(NotACheckpoint):
+        open_checkpoint(path)
