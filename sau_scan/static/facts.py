@@ -41,6 +41,11 @@ class Fact:
     def weight(self) -> Severity:
         return self.severity or file_rule(self.rule).severity
 
+    @property
+    def blocks(self) -> bool:
+        rule = file_rule(self.rule)
+        return rule.blocks and self.weight.rank >= rule.severity.rank
+
 
 class Unfinished(Exception):
     """An analyser gave up: the file is larger or more tangled than its limits allow. The message says which."""

@@ -75,6 +75,10 @@ class Watch:
         """Before a file's first byte."""
         return _File(self, relpath, size)
 
+    def clears(self, relpath: str) -> bool:
+        """Whether nothing was found in a file that has ended for which nothing may be loaded."""
+        return not any(fact.blocks for fact in self._facts.get(relpath, ()))
+
     def results(self) -> list[Finding | Skipped]:
         """All that was found, when the last file has ended; in the order of the paths."""
         if not self.alone:

@@ -16,7 +16,7 @@ import pytest
 
 from sau_scan.checkpoint.hub import Hub, HubSnapshot, asked_offline, looks_like_hub_id, resolve
 from sau_scan.checkpoint.hub import snapshot as snapshots
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import (
     DamagedFile,
     HubError,
