@@ -84,7 +84,7 @@ def test_a_file_that_was_cut_is_skipped_not_accused(size: int, copy_of: Path) ->
 
 def test_sentences_of_one_rule_about_one_file_make_one_finding(tmp_path: Path) -> None:
     path = tmp_path / "model.pkl"
-    path.write_bytes(b"".join(b"cposix\n%d\n0" % number for number in range(9)) + b"N.")
+    path.write_bytes(b"".join(b"cposix\na%d\n0" % number for number in range(9)) + b"N.")
     (found,) = findings(path)
     assert found.id == "file/pickle-danger" and "and 5 more" in found.behaviour
 
