@@ -16,7 +16,7 @@ import pytest
 
 from sau_scan.checkpoint.hub import Hub, HubSnapshot, asked_offline, looks_like_hub_id, resolve
 from sau_scan.checkpoint.hub import snapshot as snapshots
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import (
     DamagedFile,
     HubError,
@@ -155,7 +155,7 @@ def test_only_what_diffusers_would_load_is_fetched(hub: FakeHub, folder: dict[st
     got = fetch("org/name")
     assert files_below(got.root) == folder
     assert not {*hub.fetched()} & {*unneeded}
-    assert (got.id, got.name, got.revision, got.commit) == ("org/name", "org/name", "main", commit)
+    assert (got.site, got.name, got.revision, got.commit) == (hub.endpoint, "org/name", "main", commit)
     left = {skipped.what: skipped.reason for skipped in got.left}
     assert left["unet/model.py"] == "not fetched: code, which is never run"
     assert left.keys() >= {name for name in unneeded if not name.endswith((".md", ".png", ".json"))}
