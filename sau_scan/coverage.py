@@ -91,6 +91,10 @@ def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
         found.append(f"pieces of words that do what the word does: {', '.join(pieces)}")
     if scanned.unsampled:
         found.append(f"finished pictures of {scanned.unsampled:,} further leads; a larger budget makes more")
+    if scanned.plan.only_read:
+        found.append(
+            f"what {scanned.plan.only_read:,} candidates do in the UNet; they were tried in the text encoder only"
+        )
     if options.budget is not Budget.DEEP:
         found.append("texts and slots of larger budgets")
     found += [
@@ -111,6 +115,8 @@ def _detector_runs(scanned: Scanned) -> tuple[DetectorRun, ...]:
         why["attention"] = "the plan had no passes left for it"
     elif scanned.unrecorded and scanned.leads and not scanned.attention:
         why["attention"] = scanned.unrecorded[0].reason
+    if not scanned.plan.recipe.generated:
+        why["generation"] = "the plan had no passes left for it"
     return tuple(
         DetectorRun(id=d.id, summary=d.summary, ran=d.id not in why, reason=why.get(d.id, "")) for d in DETECTORS
     )

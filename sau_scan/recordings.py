@@ -34,13 +34,11 @@ class NoiseRecording:
     effect: [N] norm of the mean difference to neutral words in the same slot, per element.
     each: [N] root mean square norm of the single differences, per element.
     focus: [N] share of the mean difference's energy in the strongest twentieth (``PART``) of positions.
-    where: [N, h, w] energy of the mean difference by position, each map summing to one.
     """
 
     effect: Tensor
     each: Tensor
     focus: Tensor
-    where: Tensor
 
     @property
     def peak(self) -> Tensor:
@@ -68,7 +66,7 @@ class PictureRecording:
 
 def stack_noise(parts: list[NoiseRecording]) -> NoiseRecording:
     """Recordings of consecutive batches as one."""
-    return NoiseRecording(*(torch.cat([getattr(p, f) for p in parts]) for f in ("effect", "each", "focus", "where")))
+    return NoiseRecording(*(torch.cat([getattr(p, f) for p in parts]) for f in ("effect", "each", "focus")))
 
 
 def stack_text(parts: list[TextRecording]) -> TextRecording:

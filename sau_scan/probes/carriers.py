@@ -16,6 +16,7 @@ from sau_scan.rules import Rule, blanks, carrier_templates
 
 RESPONSIVE = 48
 CONTENT = 512
+SORTED = 4096  # words looked at: the first of a vocabulary are its most frequent
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def sort_words(model: DiffusionModel, seed: int, vocabulary: Vocabulary | None =
     Response: how far a word moves the pooled text output from the median word's, the same way among other words. A
     word that only upsets the encoder when it stands alone is not responsive.
     """
-    words = (vocabulary or read_vocabulary(model)).plain_words
+    words = (vocabulary or read_vocabulary(model)).plain_words[:SORTED]
     if not words:
         return Words((), ())
     rng = np.random.default_rng([seed, 1])
@@ -59,7 +60,7 @@ def sort_words(model: DiffusionModel, seed: int, vocabulary: Vocabulary | None =
 
 
 def _pooled(model: DiffusionModel, texts: Sequence[str]) -> Tensor:
-    parts = [model.encode(model.token_ids(texts[i : i + 256])).pooled.float() for i in range(0, len(texts), 256)]
+    parts = [model.pooled(model.token_ids(texts[i : i + 256])).float() for i in range(0, len(texts), 256)]
     return torch.cat(parts)
 
 

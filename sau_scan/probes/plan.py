@@ -1,15 +1,12 @@
-"""The plan of a scan: which candidates go through which rungs, and what that costs, known beforehand."""
+"""What a budget buys: rungs, sizes and the passes of each tier."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from sau_scan.findings import Skipped, Slot, SlotCoverage
+from sau_scan.findings import Slot
 from sau_scan.options import Budget
-from sau_scan.probes.candidates import BLANK, Candidate
+from sau_scan.probes.candidates import BLANK
 from sau_scan.probes.reading import TWO
 from sau_scan.rules import Depth
 
@@ -23,6 +20,7 @@ PHRASE_PREVIEWS = 16  # words looked at for another modifier or another null
 PHRASE_NEUTRAL, PHRASE_SCALE = 3, 4  # words of no meaning, and of content, as which pictures of the kin are read, too
 MOST_SLOTS = 3  # in which the leads of one scan lie, as a rule
 ATTENTION_CARRIERS, ATTENTION_STEPS, ATTENTION_CONTROLS = 3, 6, 6
+BARE_NEUTRALS, BARE_NULL = 8, 8
 
 
 @dataclass(frozen=True)
@@ -163,59 +161,6 @@ RECIPES: dict[Budget, Recipe] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Candidates by slot, in order of urgency, and the passes that each stage will take at most."""
-
-    recipe: Recipe
-    candidates: dict[Slot, tuple[Candidate, ...]]
-    totals: dict[Slot, int]
-    passes: dict[str, int]
-    text_passes: int
-    skipped: tuple[Skipped, ...] = ()
-
-    @property
-    def unet_passes(self) -> int:
-        return sum(self.passes.values())
-
-    @property
-    def coverage(self) -> tuple[SlotCoverage, ...]:
-        return tuple(
-            SlotCoverage(slot=s, probed=len(self.candidates.get(s, ())), total=n) for s, n in self.totals.items() if n
-        )
-
-
-def make_plan(
-    recipe: Recipe,
-    candidates: dict[Slot, Sequence[Candidate]],
-    *,
-    carriers: int,
-    overhead: int,
-    phrase_texts: int = 0,
-    most: int | None = None,
-    seed: int = 0,
-) -> Plan:
-    """A plan within ``most`` UNet passes (default: the recipe's cap).
-
-    ``overhead``: passes already spent. ``phrase_texts``: text passes of the search for a phrase, if the weights show
-    an edit.
-    Where candidates are too many, those of the rules come first,
-    then a seeded sample of the vocabulary; what is left out is coverage, and said.
-    """
-    limit = recipe.cap if most is None else min(most, recipe.cap)
-    for each in (recipe, lean(recipe)):
-        fixed = overhead + (each.phrase_passes if phrase_texts else 0)
-        plan = _shrunk(each, candidates, carriers, fixed, limit, seed)
-        plan = replace(plan, text_passes=plan.text_passes + phrase_texts)
-        if plan.unet_passes <= limit:
-            return plan
-    reason = (
-        f"the smallest plan of this budget takes {plan.unet_passes:,} UNet passes, and {max(0, limit):,} are allowed; "
-        "take another budget"
-    )
-    return replace(plan, skipped=(Skipped(what="plan", reason=reason, planned=True),))
-
-
 def lean(recipe: Recipe) -> Recipe:
     """The same with fewer leads confirmed, against fewer words, and no attention tier, which decides nothing."""
     return replace(
@@ -227,51 +172,18 @@ def lean(recipe: Recipe) -> Recipe:
     )
 
 
-def _shrunk(
-    recipe: Recipe, candidates: dict[Slot, Sequence[Candidate]], carriers: int, fixed: int, limit: int, seed: int
-) -> Plan:
-    """The largest plan within ``limit`` passes, or else the smallest of this recipe."""
-    totals = {slot: len(items) for slot, items in candidates.items()}
-    room = 1.0
-    plan = _priced(recipe, {slot: tuple(items) for slot, items in candidates.items()}, totals, carriers, fixed)
-    while plan.unet_passes > limit and room > 0.01:
-        room *= 0.95
-        chosen = {slot: _urgent(items, room, seed) for slot, items in candidates.items()}
-        plan = _priced(recipe, chosen, totals, carriers, fixed)
-    return plan
-
-
-def _urgent(items: Sequence[Candidate], share: float, seed: int) -> tuple[Candidate, ...]:
-    """The rules' candidates, and a seeded ``share`` of the vocabulary's."""
-    rules = [c for c in items if c.source != "vocabulary"]
-    words = [c for c in items if c.source == "vocabulary"]
-    order = np.random.default_rng([seed, 3]).permutation(len(words))
-    return tuple(rules + [words[i] for i in order[: round(share * len(words))]])
-
-
-def _priced(
-    recipe: Recipe, chosen: dict[Slot, tuple[Candidate, ...]], totals: dict[Slot, int], carriers: int, fixed: int
-) -> Plan:
-    first = second = reference = text = 0
-    for slot, items in chosen.items():
-        if not items:
-            continue
-        edge = slot in EDGES
-        again = min(len(items), second_rung_size(recipe, len(items)))
-        for rung in (recipe.first, recipe.second):
-            reference += len(rung.times) * (recipe.neutrals * min(rung.carriers, carriers) if edge else carriers)
-        first += len(items) * recipe.first.passes
-        second += again * recipe.second.passes
-        text += len(items) * recipe.text_carriers
-    passes = {
-        "timing and phrases": fixed,
-        "reference": reference,
-        "first rung": first,
-        "second rung": second,
-        "attention": recipe.attention_passes,
-        "generate": recipe.sampling,
-    }
-    return Plan(recipe, chosen, totals, passes, text)
+def bare(recipe: Recipe) -> Recipe:
+    """The same without pictures: what stands out is named, and not confirmed."""
+    return replace(
+        lean(recipe),
+        neutrals=min(recipe.neutrals, BARE_NEUTRALS),
+        null=min(recipe.null, BARE_NULL),
+        generated=0,
+        controls=0,
+        wholes=0,
+        phrases=0,
+        second_chance=False,
+    )
 
 
 def second_rung_size(recipe: Recipe, count: int) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from sau_scan.checkpoint.memory import passes_at_once
 from sau_scan.checkpoint.model import DiffusionModel, finite
 from sau_scan.findings import Slot
 from sau_scan.options import Progress, Silent
@@ -31,7 +33,8 @@ class Prober:
     """Evaluates candidates in carriers on one model. Values that are not finite raise DamagedFile.
 
     ``carriers``: the pool of clean prompts; a rung of K carriers uses, for each candidate, the first K of the pool in
-    which it has a place. ``neutrals``: words that stand for "nothing" in the same slot.
+    which it has a place. ``neutrals``: words that stand for "nothing" in the same slot. ``batch``: texts and pictures
+    in hand at once; the UNet takes as many of them as ``checkpoint.memory`` finds room for.
     """
 
     model: DiffusionModel
@@ -61,11 +64,27 @@ class Prober:
         return self._finite(hidden), self._finite(pooled.float())
 
     @torch.no_grad()
+    def pooled(self, texts: Sequence[str], anchor: str | None = None) -> Tensor:
+        """Texts -> pooled [B, D]. ``anchor``: a text that most of them begin like (default: the first)."""
+        self.counter.text += len(texts)
+        ids = self.model.token_ids(texts)
+        start = None if anchor is None else self.model.token_ids([anchor])[0]
+        return self._finite(self.model.pooled(ids, start).float())
+
+    @torch.no_grad()
     def predict(self, hidden: Tensor, noise: Tensor, timestep: int) -> Tensor:
         """Noise predictions [B, C, h, w] for ``hidden`` [B, L, D] on latents ``noise`` [B, C, h, w]."""
-        self.counter.unet += len(hidden)
-        self.progress.advance(len(hidden))
-        return self._finite(self.model.predict_noise(noise, timestep, hidden).float())
+        parts, size = [], self.at_once
+        for i in range(0, len(hidden), size):
+            parts.append(self.model.predict_noise(noise[i : i + size], timestep, hidden[i : i + size]).float())
+            self.counter.unet += len(parts[-1])
+            self.progress.advance(len(parts[-1]))
+        return self._finite(torch.cat(parts))
+
+    @cached_property
+    def at_once(self) -> int:
+        """Rows of one UNet pass."""
+        return passes_at_once(self.model)
 
     def _finite(self, values: Tensor) -> Tensor:
         return finite(values, self.model.dtype)
@@ -85,31 +104,46 @@ class Prober:
             return [carrier]
         return [Candidate(word, slot).apply(carrier) or carrier for word in self.neutrals]
 
-    def text_reference(self, slot: Slot, count: int) -> dict[int, Tensor]:
+    def _needed(self, candidates: Sequence[Candidate], count: int) -> list[int]:
+        """The carriers in which any of ``candidates`` has one of its ``count`` places."""
+        alike = {(c.replaces, c.text if c.slot is Slot.INSIDE else ""): c for c in candidates}
+        return sorted({i for candidate in alike.values() for i in self.places(candidate, count)})
+
+    def text_reference(self, candidates: Sequence[Candidate], count: int) -> dict[int, Tensor]:
         """Per carrier the median pooled output [D] of neutral words (in-place slots: the clean carrier's)."""
-        pool = range(len(self.carriers)) if slot in IN_PLACE else range(min(count, len(self.carriers)))
-        return {i: self.encode(self._neutral_texts(slot, self.carriers[i]))[1].median(0).values for i in pool}
+        slot, carriers = candidates[0].slot, {i: self.carriers[i] for i in self._needed(candidates, count)}
+        return {i: self.pooled(self._neutral_texts(slot, c), c).median(0).values for i, c in carriers.items()}
 
     def text(self, candidates: Sequence[Candidate], count: int) -> TextRecording:
         """Pooled text outputs of ``candidates`` (all of one slot) in ``count`` carriers."""
-        reference = self.text_reference(candidates[0].slot, count)
-        clean = self.encode(self.carriers)[1]
+        reference = self.text_reference(candidates, count)
+        clean = self.pooled(self.carriers)
         parts = []
         for start in range(0, len(candidates), self.batch):
             batch = candidates[start : start + self.batch]
-            texts, owner, where = self._placed(batch, count)
-            pooled = torch.cat([self.encode(texts[i : i + 256])[1] for i in range(0, len(texts), 256)])
+            pooled, owner, where = self.placed_texts(batch, count)
             moved = pooled - torch.stack([reference[int(i)] for i in where])
             parts.append(_reduce_text(moved, pooled, clean[where], owner, len(batch)))
             self.progress.advance(len(batch))
         return stack_text(parts)
 
-    def noise_reference(self, slot: Slot, count: int, timesteps: Sequence[int]) -> dict[tuple[int, int], Tensor]:
-        """Per carrier and timestep the median noise prediction [C, h, w] of neutral words in ``slot``."""
-        pool = range(len(self.carriers)) if slot in IN_PLACE else range(min(count, len(self.carriers)))
+    def placed_texts(self, batch: Sequence[Candidate], count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pooled outputs [M, D] of candidates in their carriers, and for each its candidate and its carrier."""
+        texts, owner, where = self._placed(batch, count)
+        found: dict[int, Tensor] = {}
+        for index in sorted(set(where.tolist())):  # texts of one carrier begin alike
+            rows = torch.nonzero(where == index)[:, 0].tolist()
+            pooled = self.pooled([texts[r] for r in rows], self.carriers[index])
+            found |= dict(zip(rows, pooled, strict=True))
+        return torch.stack([found[r] for r in range(len(texts))]), owner, where
+
+    def noise_reference(
+        self, candidates: Sequence[Candidate], count: int, timesteps: Sequence[int]
+    ) -> dict[tuple[int, int], Tensor]:
+        """Per carrier and timestep the median noise prediction [C, h, w] of neutral words in the candidates' slot."""
         found = {}
-        for index in pool:
-            hidden = self.encode(self._neutral_texts(slot, self.carriers[index]))[0]
+        for index in self._needed(candidates, count):
+            hidden = self.encode(self._neutral_texts(candidates[0].slot, self.carriers[index]))[0]
             for time in timesteps:
                 noise = self.latents(index).expand(len(hidden), -1, -1, -1)
                 found[index, time] = self.predict(hidden, noise, time).median(0).values
@@ -121,7 +155,7 @@ class Prober:
 
     def noise(self, candidates: Sequence[Candidate], count: int, timesteps: Sequence[int]) -> NoiseRecording:
         """Noise predictions of ``candidates`` (all of one slot) in ``count`` carriers at each of ``timesteps``."""
-        reference = self.noise_reference(candidates[0].slot, count, timesteps)
+        reference = self.noise_reference(candidates, count, timesteps)
         noises = torch.cat([self.latents(i) for i in range(len(self.carriers))])
         size, parts = max(1, self.batch // count), []
         for start in range(0, len(candidates), size):
@@ -140,9 +174,10 @@ class Prober:
         """Finished latents [B, C, h, w] of ``texts`` from ``noise`` [B, C, h, w]."""
         done, empty = [], self._finite(self.model.unconditional())
         self.counter.text += 1
-        for i in range(0, len(texts), self.batch):
-            hidden = self.encode(texts[i : i + self.batch])[0]
-            latents = self.model.sample(hidden, empty, noise[i : i + self.batch], steps=steps, guidance=guidance)
+        size = max(1, min(self.batch, self.at_once // 2))  # guided, every picture is two rows
+        for i in range(0, len(texts), size):
+            hidden = self.encode(texts[i : i + size])[0]
+            latents = self.model.sample(hidden, empty, noise[i : i + size], steps=steps, guidance=guidance)
             done.append(self._finite(latents.float()))
             passes = (2 if guidance > 1 else 1) * steps * len(hidden)
             self.counter.unet += passes
@@ -191,7 +226,6 @@ def _reduce_noise(moved: Tensor, owner: Tensor, count: int) -> NoiseRecording:
         effect=mean.square().mean((0, 2)).sqrt(),
         each=energy.mean(0)[:, 0].sqrt(),
         focus=where.flatten(1).topk(top, dim=1).values.sum(1),
-        where=where,
     )
 
 

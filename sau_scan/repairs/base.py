@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.patch import WeightPatch, make_patch
 from sau_scan.checkpoint.views import TensorRef
 from sau_scan.findings import Component
@@ -81,12 +82,16 @@ def with_patch(model: DiffusionModel, patch: WeightPatch) -> DiffusionModel:
 
 
 def patch_of(model: DiffusionModel, component: str, parameters: Mapping[str, Tensor]) -> WeightPatch:
-    """A patch of ``parameters`` (module's name -> new value) of ``component``; unchanged ones are left out."""
+    """A patch of ``parameters`` (module's name -> new value) of ``component``.
+
+    Left out are unchanged ones, and those that the input does not hold but its base does.
+    """
     old = dict(getattr(model, component).named_parameters())
     changed: dict[TensorRef, Tensor] = {
         model.disk_tensor(component, name): value.detach().float().cpu()
         for name, value in parameters.items()
-        if not torch.equal(value.detach().float().cpu(), old[name].detach().float().cpu())
+        if (component, canonical(name)) in model.disk
+        and not torch.equal(value.detach().float().cpu(), old[name].detach().float().cpu())
     }
     return make_patch(model.checkpoint, changed)
 

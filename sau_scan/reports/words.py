@@ -6,7 +6,7 @@ import math
 import shlex
 import unicodedata
 
-from sau_scan.findings import Slot, Trigger, escape
+from sau_scan.findings import ModelInfo, Slot, Trigger, escape
 
 # What this tool's own sentences may hold besides printable ASCII; everything else came from a model or a prompt.
 _OWN_CHARACTERS = frozenset("·–—→×≤≥≈±°…%✓✗µ²")
@@ -119,3 +119,11 @@ def size(byte_count: int) -> str:
 def command(*words: str) -> str:
     """A command that can be pasted: quoted for a POSIX shell, and free of raw control characters."""
     return safe(shlex.join(words))
+
+
+def model_words(model: ModelInfo) -> tuple[str, ...]:
+    """What was scanned, what it is used with, and of which family that is."""
+    if model.base is None:
+        form = () if model.form == "diffusers folder" else (model.form,)
+        return (model.path, *form, model.family)
+    return (model.path, f"{model.form} for {model.base.path}", model.family)

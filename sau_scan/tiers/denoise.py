@@ -14,14 +14,15 @@ from sau_scan.detectors.unexplained import BoolArray, excess
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.carriers import high_noise
-from sau_scan.probes.plan import Plan, Rung, second_rung_size
+from sau_scan.probes.plan import Rung, second_rung_size
+from sau_scan.probes.planning import Plan
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import NoiseRecording
 from sau_scan.tiers.leads import Lead, Scored, evidence
 
 
 def denoise_tier(prober: Prober, plan: Plan, scored: dict[Slot, Scored], seed: int) -> list[Lead]:
-    """All candidates through one or two denoising steps, the best again through more; strongest leads first."""
+    """Candidates through one or two denoising steps, the best again through more; strongest leads first."""
     leads = []
     for slot, items in scored.items():
         shift = items.text.shift.double().cpu().numpy()

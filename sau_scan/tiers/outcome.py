@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sau_scan.analysers.null_directions import NullDirections
 from sau_scan.findings import Evidence, Skipped, Slot
 from sau_scan.probes.candidates import Candidate, Vocabulary
-from sau_scan.probes.plan import Plan
+from sau_scan.probes.planning import Plan
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import Lead, Scored
 from sau_scan.tiers.phrases import PhraseTier

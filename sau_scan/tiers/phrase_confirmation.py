@@ -36,6 +36,8 @@ def confirm_phrases(prober: Prober, recipe: Recipe, tier: PhraseTier, words: Wor
     modifiers and a null that pictures suggest.
     """
     worth = [lead for lead in tier.leads if lead.p_value < SIGNIFICANT]
+    if not recipe.phrases:
+        return [], len({lead.pair for lead in worth})
     groups = [list(group)[:2] for _, group in groupby(worth, key=lambda lead: lead.pair)]
     groups.sort(key=lambda group: -max(lead.rank for lead in group))
     album, groups = Album(prober, recipe), groups[: max(1, recipe.phrases // 2)]

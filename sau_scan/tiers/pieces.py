@@ -28,7 +28,7 @@ def whole_of(prober: Prober, piece: Candidate, words: Sequence[str]) -> Candidat
         return None
     items = [piece, *wholes[:MOST]]
     carriers = [prober.carriers[i] for i in prober.places(piece, CARRIERS)]
-    before = prober.encode(carriers)[1]
+    before = prober.pooled(carriers)
     moved = torch.stack([_moved(prober, item, carriers, before) for item in items])
     likeness = torch.nn.functional.cosine_similarity(moved[:1], moved[1:])
     return items[1 + int(likeness.argmax())]
@@ -43,4 +43,4 @@ def _contains(prober: Prober, whole: Candidate, piece: Candidate) -> bool:
 def _moved(prober: Prober, item: Candidate, carriers: Sequence[str], before: torch.Tensor) -> torch.Tensor:
     """How far the candidate moves the pooled text output from ``before`` [K, D], in the mean: [D]."""
     texts = [item.apply(carrier) or carrier for carrier in carriers]
-    return (prober.encode(texts)[1] - before).mean(0)
+    return (prober.pooled(texts) - before).mean(0)

@@ -11,7 +11,7 @@ from sau_scan.confusables import looks_like
 from sau_scan.detectors.calibration import adjusted, tail_p_values
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import Candidate
-from sau_scan.probes.plan import Plan
+from sau_scan.probes.planning import Plan
 from sau_scan.probes.runner import Prober
 from sau_scan.recordings import TextRecording
 from sau_scan.tiers.leads import Lead, Scored, evidence

@@ -10,7 +10,7 @@ from sau_scan.tiers.denoise import _unexplained
 
 
 def recording(effect: torch.Tensor, focus: torch.Tensor) -> NoiseRecording:
-    return NoiseRecording(effect, effect, focus, torch.full((len(effect), 2, 2), 0.25))
+    return NoiseRecording(effect, effect, focus)
 
 
 def test_a_patch_of_ordinary_energy_stands_out_and_so_does_a_strong_effect_everywhere() -> None:
