@@ -179,3 +179,15 @@ def test_original_names_of_all_layers_of_full_size(config: dict[str, Any]) -> No
     }
     converted = convert_ldm_unet_checkpoint(original, unet.config)
     assert {k: v for k, v in converted.items() if v} == {f"{n}.{k}": (n, k) for n, k in original.values()}
+
+
+def test_dotted_names_of_the_original_code() -> None:
+    """As ComfyUI saves them; diffusers does not read them."""
+    base = weights(tiny_pipeline())
+    module = LINEAR[0]
+    tensors = make(base, [module], peft_name)
+    dotted = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    renamed = {name.replace(".".join(module), dotted): t for name, t in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    lora, expected = read(renamed, base), read(tensors, base)
+    assert lora.pairs.keys() == expected.pairs.keys()
