@@ -193,7 +193,7 @@ def _as_kernel(shape: Shape) -> Shape:
 
 def _misfit(what: str, shapes: Shapes, where: str, base: str) -> UsageError:
     family = family_of(shapes)
-    if family and family != base:
+    if family and not base.startswith(family):  # of one name there are several, as PixArt-alpha
         return UsageError(
             f"{where} is a LoRA for {family}, while --base is {base}.", hint=f"Name a {family} checkpoint as --base."
         )
