@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sau_scan import __version__
+from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.model import DiffusionModel
@@ -43,13 +44,23 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     one of them is why the model cannot, or must not, be loaded, they are all that is reported.
     """
     options, progress = options or ScanOptions(), progress or Silent()
-    started = time.perf_counter()
     rules = load_rules(options.rules)
     check_compute(options.device, options.dtype)
+    with arrived(path, options, progress) as place:
+        try:
+            return place.told(_scan(place, rules, progress))
+        except SauScanError as error:
+            if isinstance(error.partial, ScanResult):
+                error.partial = place.told(error.partial)
+            raise
+
+
+def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress) -> ScanResult:
+    path, options, started = place.path, place.options, time.perf_counter()
     progress.stage("files", 1)
     checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
     files = [n for n in notes if isinstance(n, Finding)]
-    skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
+    skipped = [*place.left, *checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
     try:
         require_harmless(checkpoint, files)

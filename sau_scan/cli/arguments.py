@@ -98,6 +98,10 @@ Base = Annotated[
         help="The checkpoint that MODEL is used with, where MODEL is not a whole one.",
     ),
 ]  # fmt: skip
+Revision = Annotated[
+    str | None,
+    typer.Option(metavar="REV", rich_help_panel=_SCAN, help="Branch, tag or commit of a hub id."),
+]
 Variant = Annotated[
     str | None,
     typer.Option(metavar="NAME", rich_help_panel=_SCAN, help="Scan the weights of this variant, such as fp16."),
