@@ -47,19 +47,14 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     rules = load_rules(options.rules)
     check_compute(options.device, options.dtype)
     with arrived(path, options, progress) as place:
-        try:
-            return place.told(_scan(place, rules, progress))
-        except SauScanError as error:
-            if isinstance(error.partial, ScanResult):
-                error.partial = place.told(error.partial)
-            raise
+        return place.told(_scan(place, rules, progress))
 
 
 def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress) -> ScanResult:
     path, options, started = place.path, place.options, time.perf_counter()
     progress.stage("files", 1)
     checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
-    files = [n for n in notes if isinstance(n, Finding)]
+    files = [*place.code, *(n for n in notes if isinstance(n, Finding))]
     skipped = [*place.left, *checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
     try:
