@@ -17,6 +17,7 @@ from sau_scan.checkpoint.files import require_input
 from sau_scan.checkpoint.hub import asked_offline, looks_like_hub_id
 from sau_scan.cli import arguments as arg
 from sau_scan.cli import exits, outputs, parsing
+from sau_scan.cli.convert_command import convert
 from sau_scan.cli.guard import guarded, guarded_early
 from sau_scan.cli.rules_command import rules_app
 from sau_scan.console import StderrProgress
@@ -227,6 +228,9 @@ def demo(
         done = demonstration.repair(found, out, progress)
         outcome = exits.after_demo(done.found, done.result)
         _finish(done.result, [], arg.FormatName.TEXT, Severity.LOW, outcome, progress, written=done.files)
+
+
+app.command()(convert)
 
 
 def _detect(
