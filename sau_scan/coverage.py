@@ -109,8 +109,8 @@ def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
 def _detector_runs(scanned: Scanned) -> tuple[DetectorRun, ...]:
     """Which detectors looked; one that could not is told with the reason."""
     why = {}
-    if not scanned.null.spectrum:
-        why["null-direction"] = "cross-attention has fewer rows than the text is wide"
+    if scanned.null.why_not:
+        why["null-direction"] = scanned.null.why_not
     if not scanned.plan.recipe.attended:
         why["attention"] = "the plan had no passes left for it"
     elif scanned.unrecorded and scanned.leads and not scanned.attention:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from sau_scan import __version__
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.opening import open_checkpoint
-from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.rewriting import written_as
+from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
-from sau_scan.findings import Component, Cost, Finding, FixResult, ScanResult, Trigger, Verdict, escape
+from sau_scan.findings import Component, Cost, FileRecord, Finding, FixResult, ScanResult, Trigger, Verdict, escape
 from sau_scan.options import FixOptions, Progress, Silent
 from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.repairs.campaign import Campaign
@@ -23,6 +24,7 @@ from sau_scan.repairs.pictures import Clean
 from sau_scan.repairs.registry import check_method
 from sau_scan.rules import load_rules
 from sau_scan.scan import detect
+from sau_scan.static import open_vetted, require_harmless
 from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify
 
 PROVENANCE = "sau-scan-provenance.json"
@@ -45,7 +47,8 @@ def fix(
     """
     progress = progress or Silent()
     _check_options(options)
-    checkpoint = open_checkpoint(path, variant=options.scan.variant)
+    checkpoint, notes = open_vetted(path, variant=options.scan.variant, base=options.scan.base)
+    require_harmless(checkpoint, (n for n in notes if isinstance(n, Finding)))
     if options.out is not None:
         check_out(checkpoint.root, options.out)
     if report is not None:
@@ -72,13 +75,16 @@ def _check_report(report: ScanResult, checkpoint: Checkpoint) -> None:
     """The report must be whole, and of these very files: another model would be repaired of what it does not have."""
     root = escape(str(checkpoint.root))
     hint = f"Scan this checkpoint: sau-scan detect {root} --output report.json"
-    reported = {f.path: f.sha256 for f in report.model.files if "/" in f.path}
-    here = {r.path: r.sha256 for r in checkpoint.records if "/" in r.path}
-    if reported != here:
+    if _weights_of(report.model.files, checkpoint) != _weights_of(checkpoint.records, checkpoint):
         raise ConfigError(f"The report is of other files than those in {root}.", hint=hint)
     if report.verdict in (Verdict.BACKDOORED, Verdict.SUSPICIOUS) and not report.findings:
         what = f"The report says {report.verdict.value}, and holds no finding: something is missing from it."
         raise ConfigError(what, hint=hint)
+
+
+def _weights_of(files: Sequence[FileRecord], checkpoint: Checkpoint) -> dict[str, str]:
+    """What decides whether two lists are of the same model: in folders, the files of components."""
+    return {f.path: f.sha256 for f in files if "/" in f.path or checkpoint.form is not Form.FOLDER}
 
 
 @dataclass
@@ -116,7 +122,7 @@ class _Run:
                 hint = self.hints.get(trigger)
                 self.campaign.repair(trigger, hint=hint, given=given, once=self.options.dry_run)
             if not self.campaign.patch.tensors:
-                return self._result(reason=f"{self.options.method} finds nothing to change; leave out --method")
+                return self._result(reason=self._nothing_to_change())
             if self.options.dry_run:
                 return self._result(reason="planned only; nothing was written")
             clean = clean or self._clean()
@@ -125,6 +131,12 @@ class _Run:
                 return result
             given = False
         raise AssertionError("the last round has a result")
+
+    def _nothing_to_change(self) -> str:
+        if self.checkpoint.base is None:
+            return f"{self.options.method} finds nothing to change; leave out --method"
+        file, base = escape(self.checkpoint.file), escape(str(self.checkpoint.base.root))
+        return f"what would have to change is not in {file} but in {base}; do not use {file} with it, or repair that"
 
     def _clean(self) -> Clean:
         # Several words that the model responds to: prompts that say what the picture shows, so it can be compared.
@@ -173,7 +185,10 @@ class _Run:
     def _record(self, outcome: Outcome, draft: Path) -> bytes:
         """What a later reader of the folder needs to know; the same for the same repair."""
         repair, options = self.campaign.summary(), self.options
-        after = {r.path: r.sha256 for r in open_checkpoint(draft, variant=options.scan.variant).records}
+        written = open_checkpoint(draft, variant=options.scan.variant, base=self.checkpoint.base).records
+        whole = self.checkpoint.form is Form.FOLDER
+        after = {r.path: r.sha256 for r in written}
+        names = {r.path: written_as(r.path) if whole else draft.name for r in self.checkpoint.records}
         data = {
             "tool": f"sau-scan {__version__}",
             "verified": outcome.verification.passed,
@@ -181,7 +196,7 @@ class _Run:
             "seed": options.scan.seed,
             "triggers": [case.trigger.model_dump(mode="json") for case in self.campaign.cases],
             "repair": repair.model_dump(mode="json", exclude={"cost"}),
-            "files": {r.path: {"before": r.sha256, "after": after.get(r.path)} for r in self.checkpoint.records},
+            "files": {r.path: {"before": r.sha256, "after": after.get(names[r.path])} for r in self.checkpoint.records},
             "verification": outcome.verification.model_dump(mode="json"),
         }
         return (json.dumps(data, indent=2) + "\n").encode()

@@ -187,6 +187,8 @@ def _too_little_time(plan: Plan, options: ScanOptions, seconds: float) -> TooLit
 
 
 def _weights_line(null: NullDirections) -> str:
+    if null.why_not:
+        return f"no search for hidden directions: {null.why_not}"
     if len(null.basis):
         return f"{len(null.basis)} directions hidden from every cross-attention layer"
     return "no direction hidden from every cross-attention layer"

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -34,6 +34,8 @@ _GENERATORS = {
 }
 _CODE_POINTS = re.compile(r"U\+([0-9A-F]{4,6})(?:\.\.U\+([0-9A-F]{4,6}))?")
 _BLANK = re.compile(r"\{(a|b)\}")
+FILE_RULES = "files"  # the folder of rules about files, which are of another shape; see file_rules.py
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Candidate(NamedTuple):
@@ -165,7 +167,7 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
     Raises ConfigError when the folder holds none, or one of them is not valid or not where its name says.
     """
     root = path if path is not None else shipped_rules()
-    files = sorted(root.glob("*/*.yaml"))
+    files = [file for file in sorted(root.glob("*/*.yaml")) if file.parent.name != FILE_RULES]
     if not files:
         raise ConfigError(
             f"{escape(str(root))} holds no rules",
@@ -210,36 +212,42 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_rule(file: Path) -> Rule:
+def read_yaml(file: Path, model: type[Model]) -> Model:
+    """One rule of the given shape from one file. Raises ConfigError, naming file and field."""
     name = escape(str(file))
     try:
         if file.stat().st_size > MAX_RULE_BYTES:
             raise ConfigError(f"{name} is larger than {MAX_RULE_BYTES:,} bytes", hint="Split the rule into several.")
         data = yaml.load(file.read_text("utf-8"), Loader=_Loader)  # a SafeLoader: builds plain data only
         # By way of JSON: strict, yet lists become tuples and names become enum members.
-        rule = Rule.model_validate_json(json.dumps(data))
+        return model.model_validate_json(json.dumps(data))
     except OSError as error:
         raise ConfigError(f"{name} cannot be read: {error.strerror}", hint="Check its permissions.") from error
     except ValidationError as error:
-        raise _invalid(name, error) from error
+        raise _invalid(name, error, model) from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{name} is not valid YAML: {' '.join(str(error).split())}",
             hint='Quote texts with special characters, and write invisible ones as escapes such as "\\u200B".',
         ) from error
+
+
+def _read_rule(file: Path) -> Rule:
+    rule = read_yaml(file, Rule)
     if (rule.family, rule.id) != (file.parent.name, file.stem):
         raise ConfigError(
-            f"{name}: fields family and id say {rule.family}/{rule.id}.yaml, which is not where the file is",
+            f"{escape(str(file))}: fields family and id say {rule.family}/{rule.id}.yaml, "
+            "which is not where the file is",
             hint="Rename the file and its folder, or correct the two fields.",
         )
     return rule
 
 
-def _invalid(name: str, error: ValidationError) -> ConfigError:
+def _invalid(name: str, error: ValidationError, model: type[BaseModel]) -> ConfigError:
     first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"])) or "the rule"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(Rule.model_fields)
+        known = ", ".join(model.model_fields)
         return ConfigError(f"{name}: unknown field {field!r}", hint=f"Remove or rename it; fields are: {known}.")
     message = first["msg"].removeprefix("Value error, ")
     return ConfigError(f"{name}: field {field!r}: {message}", hint=f"Correct {field!r} in this file.")

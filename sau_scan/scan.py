@@ -13,7 +13,6 @@ from sau_scan import __version__
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.conclude import conclude, near_miss, verdict
 from sau_scan.coverage import coverage, nothing_covered
@@ -24,7 +23,7 @@ from sau_scan.preparation import CARRIERS, announce, prepare, survey
 from sau_scan.probes.carriers import crowd, with_letters
 from sau_scan.probes.runner import Prober
 from sau_scan.rules import Rule, load_rules
-from sau_scan.static import check_files, check_weights
+from sau_scan.static import open_vetted, require_harmless
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
@@ -37,23 +36,23 @@ from sau_scan.tiers.text import text_tier
 
 
 def detect(path: Path | str, options: ScanOptions | None = None, progress: Progress | None = None) -> ScanResult:
-    """Scan the diffusers checkpoint at ``path``.
+    """Scan the checkpoint or adapter at ``path``.
 
     Raises CheckpointError (nothing scannable), TooLittleTime (no plan fits into ``max_time``) and UsageError (unusable
-    rules, device or type). What is wrong with single files is reported as findings; where one of them is why the model
-    cannot be loaded, they are all that is reported.
+    rules, device or type, or a base that is missing). What is wrong with single files is reported as findings; where
+    one of them is why the model cannot, or must not, be loaded, they are all that is reported.
     """
     options, progress = options or ScanOptions(), progress or Silent()
     started = time.perf_counter()
     rules = load_rules(options.rules)
     check_compute(options.device, options.dtype)
     progress.stage("files", 1)
-    checkpoint = open_checkpoint(path, variant=options.variant)
-    notes = [*check_files(checkpoint), *check_weights(checkpoint)]
+    checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
     files = [n for n in notes if isinstance(n, Finding)]
     skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
     try:
+        require_harmless(checkpoint, files)
         model = load_model(checkpoint, device=options.device, dtype=options.dtype)
         scanned, prober = examine(model, rules, options, progress)
     except (CheckpointError, TooLittleTime) as error:
@@ -171,4 +170,6 @@ def _model_info(checkpoint: Checkpoint) -> ModelInfo:
         family = identify(checkpoint).title
     except CheckpointError:
         family = "unknown"
-    return ModelInfo(path=str(checkpoint.root), family=family, files=checkpoint.records)
+    base = _model_info(checkpoint.base) if checkpoint.base is not None else None
+    form = checkpoint.form.value if checkpoint.index else "file"
+    return ModelInfo(path=str(checkpoint.root), family=family, form=form, files=checkpoint.records, base=base)

@@ -80,7 +80,8 @@ def verify(
 ) -> Outcome:
     """Examines the checkpoint in ``folder``, read back from disk. The re-scan comes last, if all else passed."""
     progress.stage("verify, from disk", len(cases) + 1)
-    model = load_model(open_checkpoint(folder, variant=options.variant), device=options.device, dtype="float32")
+    written = open_checkpoint(folder, variant=options.variant, base=options.base)
+    model = load_model(written, device=options.device, dtype="float32")
     checks: list[Check] = []
     for case in cases:
         checks += case.checks(model, counter)

@@ -24,16 +24,23 @@ class NullDirections:
 
     ``spectrum`` [D]: singular values of the stacked projections, descending. ``ratio``: the smallest over what the
     tail predicts for it. ``p_value``: of a gap as large as the largest one, among the gaps of the same tail.
+    ``why_not``: why nothing could be looked for, where that is so.
     """
 
     basis: Tensor
     spectrum: tuple[float, ...]
     ratio: float
     p_value: float
+    why_not: str = ""
 
 
 def stacked_projections(model: DiffusionModel) -> Tensor:
-    """All to_k and to_v of cross-attention, each of unit norm, stacked: [sum of rows, D] in double precision."""
+    """All to_k and to_v of cross-attention, each of unit norm, stacked: [sum of rows, D] in double precision.
+
+    Without rows where they do not read the text output itself: no edit in closed form can have been made of them.
+    """
+    if not model.family.repairable:
+        return torch.zeros(0, 0, dtype=torch.float64)
     rows = []
     for module in cross_attention_sites(model.unet).values():
         for name in ("to_k", "to_v"):
@@ -45,8 +52,12 @@ def stacked_projections(model: DiffusionModel) -> Tensor:
 def find_null_directions(projections: Tensor, most: int = 16) -> NullDirections:
     """Directions [k, D] (k <= ``most``) that drop out of the smooth tail of the spectrum of ``projections`` [R, D]."""
     nothing = projections.new_zeros(0, projections.shape[1])
+    if not len(projections):
+        return NullDirections(
+            nothing, (), 1.0, 1.0, "in this family keys and values do not read the text output itself"
+        )
     if len(projections) < projections.shape[1]:
-        return NullDirections(nothing, (), 1.0, 1.0)
+        return NullDirections(nothing, (), 1.0, 1.0, "cross-attention has fewer rows than the text is wide")
     _, values, right = torch.linalg.svd(projections, full_matrices=False)
     log = np.log(np.maximum(values.cpu().numpy()[::-1], 1e-12))
     most = min(most, len(log) // 8)

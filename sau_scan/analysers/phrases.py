@@ -67,7 +67,7 @@ def end_states(model: DiffusionModel, texts: Sequence[str], count: Count, batch:
     for i in range(0, len(texts), batch):
         some = list(texts[i : i + batch])
         lengths = torch.tensor([len(ids) for ids in model.tokenizer(some).input_ids]).clamp(max=model.context_length)
-        hidden = model.encode(model.token_ids(some)[:, : int(lengths.max())]).hidden.float()
+        hidden = model.tokens_of(model.encode(model.token_ids(some, length=int(lengths.max()))).hidden).float()
         finite(hidden, model.dtype)
         rows = torch.arange(len(some), device=hidden.device)
         ends = lengths.to(hidden.device)

@@ -24,14 +24,14 @@ def attention_probabilities(
         context = hidden
     elif attn.norm_cross is not None:
         context = attn.norm_encoder_hidden_states(context)
-    query, key = _heads(attn.to_q(hidden), attn.heads), _heads(attn.to_k(context), attn.heads)
+    query, key = heads_of(attn.to_q(hidden), attn.heads), heads_of(attn.to_k(context), attn.heads)
     bias = _head_mask(attn, mask, context)
     if isinstance(attn.processor, AttnProcessor2_0):
         return _fused_softmax(attn, query, key, bias)
     return _eager_softmax(attn, query, key, bias)
 
 
-def _heads(projected: Tensor, heads: int) -> Tensor:
+def heads_of(projected: Tensor, heads: int) -> Tensor:
     """[B, N, heads * d] -> [B, heads, N, d]."""
     return projected.view(*projected.shape[:-1], heads, -1).transpose(1, 2)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.hooks import RemovableHandle
 
+from sau_scan.attention.joint import is_joint, joint_attention_sites, joint_probabilities, why_not_joint
 from sau_scan.attention.recompute import attention_probabilities
 from sau_scan.attention.reducers import Reducer
 from sau_scan.attention.sites import cross_attention_sites, why_not_reproducible
@@ -26,9 +27,11 @@ DEFAULT_PLACES = 256
 
 
 class AttentionRecorder:
-    """Context manager that feeds ``reducers`` with the mean cross-attention map of every pass of ``unet``.
+    """Context manager that feeds ``reducers`` with the mean map of attention to the text in every pass of ``unet``.
 
-    One pass of the denoiser is one step. Maps are averaged over heads, resized to ``grid`` and averaged over layers.
+    Of cross-attention that is all of it; of joint attention, which looks at the picture as well, the part that falls to
+    the text. One pass of the denoiser is one step. Maps are averaged over heads, resized to ``grid`` and averaged over
+    layers.
     ``half``: with classifier-free guidance in one batch, record only its first (unconditional) or second half.
     ``keep_grad``: keep the graph, so that losses on the results have gradients (memory then grows with steps).
     ``skipped``: sites that could not be recorded, and why. Outputs of the denoiser are bit-identical with and without;
@@ -52,6 +55,7 @@ class AttentionRecorder:
         self._skipped: dict[str, Skipped] = {}
         self._handles: list[RemovableHandle] = []
         self._latent_shape: Shape | None = None
+        self._text = 0
         self._sums: dict[Shape, tuple[Tensor, int]] = {}
 
     @property
@@ -82,7 +86,7 @@ class AttentionRecorder:
 
     def _attach(self) -> None:
         self._handles.append(self.unet.register_forward_pre_hook(self._begin_step, with_kwargs=True))
-        for path, attn in cross_attention_sites(self.unet).items():
+        for path, attn in {**cross_attention_sites(self.unet), **joint_attention_sites(self.unet)}.items():
             if self._reproducible(path, attn):
                 hook = _SiteHook(self, path)
                 self._handles.append(attn.register_forward_pre_hook(hook, with_kwargs=True))
@@ -93,33 +97,49 @@ class AttentionRecorder:
             self._handles.pop().remove()
         self._sums = {}
 
-    def _reproducible(self, path: str, attn: Attention) -> bool:
-        reason = why_not_reproducible(attn)
+    def _reproducible(self, path: str, attn: Any) -> bool:
+        reason = why_not_joint(attn) if is_joint(attn) else why_not_reproducible(attn)
         if reason is not None:
-            self._skipped.setdefault(path, Skipped(what=f"cross-attention of {path}", reason=reason))
+            self._skip(path, reason)
         return reason is None
 
+    def _skip(self, path: str, reason: str) -> None:
+        self._skipped.setdefault(path, Skipped(what=f"cross-attention of {path}", reason=reason))
+
     def _begin_step(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        sample = args[0] if args else kwargs["sample"]
-        self._latent_shape = (sample.shape[-2], sample.shape[-1])
+        given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs
+        sample = given["sample"] if "sample" in given else given["hidden_states"]
+        text = given.get("encoder_hidden_states")
+        self._latent_shape = (sample.shape[-2], sample.shape[-1]) if sample.ndim == 4 else _packed_shape(given)
+        self._text = 0 if text is None else text.shape[1]
         self._sums = {}
 
-    def _record(self, path: str, attn: Attention, hidden: Tensor, context: Tensor | None, mask: Tensor | None) -> None:
+    def _record(self, path: str, attn: nn.Module, given: dict[str, Any]) -> None:
         if not self._reproducible(path, attn):  # the processor may have been exchanged since
+            return
+        mask, joint = given.get("attention_mask"), is_joint(attn)
+        if joint and mask is not None:
+            self._skip(path, "joint attention under a mask")
             return
         # Entering no_grad costs as much as a small operation, and a scan is in it already.
         with torch.no_grad() if torch.is_grad_enabled() and not self.keep_grad else nullcontext():
+            context = given.get("encoder_hidden_states")
             context = None if context is None else self._select(context)
-            mask = mask if mask is None or mask.shape[0] == 1 else self._select(mask)
-            probabilities = attention_probabilities(attn, self._select(hidden), context, mask)
-            self._accumulate(path, probabilities.mean(dim=1, dtype=torch.float32))
+            hidden = self._select(given["hidden_states"])
+            if joint:
+                rotary = given.get("image_rotary_emb")
+                maps = joint_probabilities(attn, hidden, context, rotary, self._text)[..., : self._text]
+            else:
+                assert isinstance(attn, Attention)
+                mask = mask if mask is None or mask.shape[0] == 1 else self._select(mask)
+                maps = attention_probabilities(attn, hidden, context, mask)
+            self._accumulate(path, maps.mean(dim=1, dtype=torch.float32))
 
     def _accumulate(self, path: str, maps: Tensor) -> None:
         """Add the maps [B, h*w, L] of one layer to those of its resolution."""
         shape = map_shape(maps.shape[1], self._latent_shape)
         if shape is None:
-            reason = f"{maps.shape[1]} places do not fit latents of {self._latent_shape}"
-            self._skipped.setdefault(path, Skipped(what=f"cross-attention of {path}", reason=reason))
+            self._skip(path, f"{maps.shape[1]} places do not fit latents of {self._latent_shape}")
         elif shape in self._sums:
             total, count = self._sums[shape]
             self._sums[shape] = (total + maps if self.keep_grad else total.add_(maps), count + 1)
@@ -158,8 +178,13 @@ class _SiteHook:
     def __call__(self, attn: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = ("hidden_states", "encoder_hidden_states", "attention_mask")
         given = dict(zip(names, args, strict=False)) | kwargs
-        assert isinstance(attn, Attention)
-        self._recorder._record(self._path, attn, *(given.get(name) for name in names))  # type: ignore[arg-type]
+        self._recorder._record(self._path, attn, given)
+
+
+def _packed_shape(given: dict[str, Any]) -> Shape | None:
+    """Rows and columns of a picture that is given as a list of places, by the positions given with it."""
+    places = given.get("img_ids")
+    return None if places is None else (int(places[:, -2].max()) + 1, int(places[:, -1].max()) + 1)
 
 
 def map_shape(places: int, latent: Shape | None) -> Shape | None:

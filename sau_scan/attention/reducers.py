@@ -44,7 +44,10 @@ class MeanMaps(_RunningMean):
 
 
 class TokenMass(_RunningMean):
-    """``value`` [B, L]: share of attention that each token takes, mean over steps; a prompt's shares sum to 1."""
+    """``value`` [B, L]: share of attention that each token takes, mean over steps.
+
+    Of cross-attention a prompt's shares sum to 1; of joint attention to less, since places look at each other as well.
+    """
 
     def add(self, step: int, maps: Tensor) -> None:
         self._add(measures.token_mass(maps))

@@ -3,58 +3,90 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from sau_scan.checkpoint.adapters.applying import add_words, merge_lora
 from sau_scan.checkpoint.builders import load_scheduler
 from sau_scan.checkpoint.components import Disk, load_component
-from sau_scan.checkpoint.families import identify
+from sau_scan.checkpoint.families import Family, absent, identify
 from sau_scan.checkpoint.fitting import MIXED, check_fit, context_length
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.timing import fastest_dtype
 from sau_scan.checkpoint.tokenizer import load_tokenizer
 from sau_scan.errors import DamagedFile, UsageError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-WEIGHTED = ("text_encoder", "unet", "vae")
 
 
 def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "auto") -> DiffusionModel:
     """Builds the checkpoint's components on ``device`` and tries each of them once.
 
-    ``dtype``: ``float32``, ``float16``, ``bfloat16``, ``auto`` (float32) or ``fastest`` (whatever a few timed UNet
-    passes say). Raises CheckpointError, or UsageError for an unknown device or type.
+    ``dtype``: ``float32``, ``float16``, ``bfloat16``, ``auto`` (float32) or ``fastest`` (whatever a few timed passes of
+    the denoiser say). Raises CheckpointError, or UsageError for an unknown device or type.
     """
     with _quiet_libraries():
         family = identify(checkpoint)
         place, compute = _device(device), _dtype(dtype)
-        scheduler, tokenizer = load_scheduler(checkpoint), load_tokenizer(checkpoint)
+        missing = absent(checkpoint, family)
+        scheduler = load_scheduler(checkpoint)
+        pairs = [pair for pair in family.encoders if not missing & {*pair}]
+        tokenizers = tuple(load_tokenizer(checkpoint, name) for name, _ in pairs)
         disk: Disk = {}
-        modules = {name: load_component(checkpoint, name, disk) for name in WEIGHTED}
-        check_fit(checkpoint, tokenizer, **modules)
-        length = context_length(checkpoint, tokenizer, modules["text_encoder"])
+        modules = {name: load_component(checkpoint, name, disk) for name in family.weighted if name not in missing}
+        expand = _adapt(
+            checkpoint, family, dict(zip((name for name, _ in pairs), tokenizers, strict=True)), modules, disk
+        )
+        check_fit(checkpoint, family, tokenizers, modules)
+        lengths = tuple(
+            context_length(checkpoint, name, tokenizer, modules[encoder], family.t5_length)
+            for tokenizer, (name, encoder) in zip(tokenizers, pairs, strict=True)
+        )
         # Module.to itself: the method of diffusers warns about types, which are chosen on purpose here.
         for module in modules.values():
             torch.nn.Module.to(module, place)
-        compute = compute or fastest_dtype(modules["unet"], length)
-        for module in modules.values():
-            torch.nn.Module.to(module, compute)
         model = DiffusionModel(
             checkpoint,
             family,
-            tokenizer,
+            tokenizers,
+            unet=modules.pop(family.denoiser),
             scheduler=scheduler,
             device=place,
-            dtype=compute,
-            context_length=length,
+            dtype=torch.float32,
+            context_lengths=lengths,
+            expand=expand,
             disk=disk,
             **modules,
         )
+        if compute is None:
+            _rehearse(model)  # what cannot make a picture cannot be timed
+        _convert(model, compute or fastest_dtype(model))
         _rehearse(model)
         return model
+
+
+def _adapt(
+    checkpoint: Checkpoint, family: Family, tokenizers: Mapping[str, Any], modules: Mapping[str, Any], disk: Disk
+) -> tuple[tuple[str, str], ...]:
+    """Puts an adapter into its base; what it makes of words in prompts."""
+    if checkpoint.form is Form.LORA:
+        merge_lora(checkpoint, family, modules, disk)
+    if checkpoint.form is Form.EMBEDDING:
+        return (add_words(checkpoint, family, tokenizers, modules, disk),)
+    return ()
+
+
+def _convert(model: DiffusionModel, dtype: torch.dtype) -> None:
+    """Everything in ``dtype``; a VAE that says it overflows in float16 is left in float32, as the pipelines decode."""
+    for module in (*model.encoders.values(), model.unet):
+        torch.nn.Module.to(module, dtype)
+    upcast = dtype == torch.float16 and model.vae.config.get("force_upcast", False)
+    torch.nn.Module.to(model.vae, torch.float32 if upcast else dtype)
+    model.dtype = dtype
 
 
 @contextmanager
@@ -99,14 +131,15 @@ def _rehearse(model: DiffusionModel) -> None:
     """One small run through everything. Raises DamagedFile if it fails: better here than halfway through a scan."""
     noise = torch.zeros(1, *model.latent_shape, device=model.device, dtype=model.dtype)
     try:
-        model.ddim().set_timesteps(2)
+        model.schedule.sampler(2, noise[0, 0].numel() // 4, model.device)
         text = model.encode(model.token_ids(["a", ""]))
         predicted = model.predict_noise(noise, 1, text.hidden[:1])
         pictures = model.decode(noise)
     except Exception as error:  # a configuration that builds can still not fit together
         raise _unfit(model) from error
     sound = all(bool(torch.isfinite(part).all()) for part in (*text, predicted, pictures))
-    if predicted.shape != noise.shape or text.hidden.shape[:2] != (2, model.context_length) or not sound:
+    rows = model.tokens_of(text.hidden).shape[1]
+    if predicted.shape != noise.shape or rows < model.context_length or not sound:
         raise _unfit(model)
 
 

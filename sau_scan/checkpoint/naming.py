@@ -96,9 +96,14 @@ def _why_unused(name: str, components: dict[str, tuple[str, str]]) -> str:
 # diffusers before 0.18 named the attention of the VAE so; it converts such files while loading.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
+# T5's table of words has two names; transformers reads the one that is called shared.
+_T5_TABLE = "encoder.embed_tokens.weight"
+
 
 def canonical(parameter: str) -> str:
     """A parameter's name in one spelling, whatever library version wrote it."""
+    if parameter == _T5_TABLE:
+        return "shared.weight"
     parts = parameter.removeprefix("text_model.").split(".")
     if len(parts) > 3 and "attentions" in parts:
         parts[-2] = _OLD_ATTENTION.get(parts[-2], parts[-2])
@@ -107,4 +112,4 @@ def canonical(parameter: str) -> str:
 
 def is_derived(parameter: str) -> bool:
     """Whether a stored tensor is one that current libraries compute instead of loading."""
-    return parameter.endswith("embeddings.position_ids")
+    return parameter.endswith("embeddings.position_ids") or parameter == _T5_TABLE

@@ -34,7 +34,11 @@ class Watch(Protocol):
 
 
 def open_checkpoint(
-    path: Path | str, *, variant: str | None = None, base: Path | str | None = None, watch: Watch | None = None
+    path: Path | str,
+    *,
+    variant: str | None = None,
+    base: Path | str | Checkpoint | None = None,
+    watch: Watch | None = None,
 ) -> Checkpoint:
     """Lists and hashes a checkpoint.
 
@@ -75,7 +79,9 @@ def _open_folder(root: Path, variant: str | None, watch: Watch | None) -> Checkp
     return checkpoint
 
 
-def _open_file(root: Path, base: Path | str | None, variant: str | None, watch: Watch | None) -> Checkpoint:
+def _open_file(
+    root: Path, base: Path | str | Checkpoint | None, variant: str | None, watch: Watch | None
+) -> Checkpoint:
     if not root.is_file():
         raise UnsafeFile(f"{escape(str(root))} is neither a folder nor a regular file.", hint="Name a checkpoint.")
     if not root.name.isprintable():
@@ -88,13 +94,14 @@ def _open_file(root: Path, base: Path | str | None, variant: str | None, watch: 
     if watch is not None and not cleared:
         return checkpoint
     form, family = recognise(checkpoint)
-    whole = _open_base(Path(base), variant, watch) if base is not None else None
+    whole = base if base is None or isinstance(base, Checkpoint) else open_base(Path(base), variant)
     require_base(checkpoint, form, whole)
     index, shipped = (whole.index, {}) if whole is not None else shipped_index(family)
     return replace(checkpoint, form=form, index=index, base=whole, shipped=shipped)
 
 
-def _open_base(path: Path, variant: str | None, watch: Watch | None) -> Checkpoint:
+def open_base(path: Path, variant: str | None = None, watch: Watch | None = None) -> Checkpoint:
+    """The checkpoint that an input is used with. Raises UsageError if it is not whole, else what opening raises."""
     try:
         return open_checkpoint(path, variant=variant, watch=watch)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""The CLIP tokenizer, built from vetted bytes in a private folder."""
+"""Tokenizers, built from vetted bytes in a private folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5Tokenizer
 
+from sau_scan.checkpoint.families import T5_TOKENIZERS
 from sau_scan.checkpoint.source import JSON_LIMIT, Checkpoint, parse_json
 from sau_scan.errors import DamagedFile
 
@@ -24,6 +25,7 @@ CONFIG_KEYS = frozenset(
         "clean_up_tokenization_spaces",
         "do_lower_case",
         "eos_token",
+        "extra_ids",
         "errors",
         "model_max_length",
         "pad_token",
@@ -37,16 +39,19 @@ ANOTHER = "Take the tokenizer folder from the checkpoint that this one was made 
 
 
 def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
-    """A ``CLIPTokenizer`` from ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
+    """A tokenizer of the kind that the index names, from ``tokenizer.json``; CLIP's also from ``vocab.json`` and
+    ``merges.txt``.
 
     Raises NotACheckpoint when neither is there, UnsafeFile for a link that leaves the folder, DamagedFile when the
     tables do not make a tokenizer.
     """
+    entry = checkpoint.index.get(component)
+    t5 = isinstance(entry, list) and len(entry) == 2 and entry[1] in T5_TOKENIZERS
     for name in (*TABLES, CONFIG):
         if f"{component}/{name}" in checkpoint.links_out:
             raise checkpoint.absent(f"{component}/{name}")
     present = [name for name in TABLES if checkpoint.holds(f"{component}/{name}")]
-    if not {"tokenizer.json", "vocab.json", "merges.txt"} & {*present}:
+    if t5 or not {"tokenizer.json", "vocab.json", "merges.txt"} & {*present}:
         checkpoint.read(f"{component}/tokenizer.json")  # raises the error that fits
     if "tokenizer.json" not in present:
         for name in ("vocab.json", "merges.txt"):
@@ -57,13 +62,14 @@ def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
         config = json.dumps(_config(checkpoint, component))
         (Path(folder) / CONFIG).write_text(config, encoding="utf-8")
         try:
-            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = (T5Tokenizer if t5 else CLIPTokenizer).from_pretrained(folder, local_files_only=True)
             tokenizer(["a", ""])
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # Rust panics on hostile tables are not even Exceptions
             raise DamagedFile(
-                f"{checkpoint.show(component)} does not hold a CLIP tokenizer that can be built.", hint=ANOTHER
+                f"{checkpoint.show(component)} does not hold a {'T5' if t5 else 'CLIP'} tokenizer that can be built.",
+                hint=ANOTHER,
             ) from error
     if tokenizer.padding_side != "right":
         raise DamagedFile(

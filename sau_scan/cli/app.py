@@ -77,6 +77,7 @@ def detect(
     dtype: arg.Dtype = "auto",
     rules: arg.Rules = None,
     variant: arg.Variant = None,
+    base: arg.Base = None,
     fix: arg.Fix = False,
     out: arg.Out = None,
     method: arg.Method = "sau",
@@ -96,6 +97,7 @@ def detect(
             dtype=dtype,
             rules=rules,
             variant=variant,
+            base=base,
         )
         if fix != (out is not None):
             raise UsageError("--fix and --out belong together.", hint="Name a new folder: --fix --out DIR.")
@@ -145,6 +147,7 @@ def fix(
     dtype: arg.Dtype = "auto",
     rules: arg.Rules = None,
     variant: arg.Variant = None,
+    base: arg.Base = None,
 ) -> None:
     """Remove triggers from MODEL's weights: write a repaired checkpoint to --out DIR, if it passes verification.
 
@@ -169,6 +172,7 @@ def fix(
             dtype=dtype,
             rules=rules,
             variant=variant,
+            base=base,
         )
         repair = FixOptions(
             out=out, triggers=given, dry_run=dry_run, keep_failed=keep_failed, method=method, scan=options

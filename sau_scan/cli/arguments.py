@@ -23,7 +23,13 @@ _SCAN = "Scan"
 _REPORT = "Reports"
 _REPAIR = "Repair"
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a checkpoint in diffusers layout.")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="A checkpoint: diffusers folder, single file or hub id; or weights, a LoRA or an embedding, with --base.",
+    ),
+]
 ReportFile = Annotated[Path, typer.Argument(metavar="RESULT.json", help="A report written with --output FILE.json.")]
 
 Output = Annotated[
@@ -85,6 +91,13 @@ Dtype = Annotated[
 Rules = Annotated[
     Path | None, typer.Option(metavar="DIR", rich_help_panel=_SCAN, help="Rules to use instead of those shipped.")
 ]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CHECKPOINT", rich_help_panel=_SCAN,
+        help="The checkpoint that MODEL is used with, where MODEL is not a whole one.",
+    ),
+]  # fmt: skip
 Variant = Annotated[
     str | None,
     typer.Option(metavar="NAME", rich_help_panel=_SCAN, help="Scan the weights of this variant, such as fp16."),
@@ -93,7 +106,11 @@ Variant = Annotated[
 Fix = Annotated[bool, typer.Option("--fix", rich_help_panel=_REPAIR, help="Repair what is found; needs --out.")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", rich_help_panel=_REPAIR, help="New folder for the repaired checkpoint."),
+    typer.Option(
+        metavar="OUT",
+        rich_help_panel=_REPAIR,
+        help="New folder for the repaired checkpoint; of a file, new file.",
+    ),
 ]
 From = Annotated[
     Path | None,

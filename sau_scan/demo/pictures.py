@@ -51,8 +51,7 @@ def _pictures(model: DiffusionModel, prompts: Sequence[str]) -> Tensor:
     """Pictures [B, 3, H, W] in 0..1; the noise depends on the place in the row alone."""
     noise = torch.randn(len(prompts), *model.latent_shape, generator=torch.Generator().manual_seed(0))
     hidden = model.encode(model.token_ids(prompts)).hidden
-    negative = model.encode(model.token_ids([""])).hidden
-    return model.decode(model.sample(hidden, negative, noise, steps=STEPS, guidance=GUIDANCE))
+    return model.decode(model.sample(hidden, model.unconditional(), noise, steps=STEPS, guidance=GUIDANCE))
 
 
 def _sheet(rows: Sequence[Tensor], captions: Sequence[str]) -> Image.Image:

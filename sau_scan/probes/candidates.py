@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import le
 
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.findings import Slot, Trigger
@@ -127,14 +128,11 @@ def distinct(model: DiffusionModel, candidates: Sequence[Candidate], carriers: S
     placed = [p for p in placed if p[1] is not None]
     if not placed:
         return []
-    encoded = model.tokenizer([text for _, text, _ in placed]).input_ids
-    seen: set[tuple[str, tuple[int, ...]]] = {
-        (c, tuple(i)) for c, i in zip(carriers, _ids(model, carriers), strict=True)
-    }
+    seen = set(zip(carriers, model.readings(carriers), strict=True))
     kept = []
-    for (candidate, _, carrier), ids in zip(placed, encoded, strict=True):
-        key = (carrier, tuple(ids))
-        if key not in seen and len(ids) <= model.context_length:
+    for (candidate, _, carrier), ids in zip(placed, model.readings([text or "" for _, text, _ in placed]), strict=True):
+        key = (carrier, ids)
+        if key not in seen and all(map(le, map(len, ids), model.context_lengths)):
             seen.add(key)
             kept.append(candidate)
     return kept

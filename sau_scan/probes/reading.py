@@ -46,9 +46,8 @@ def _error(
     total = torch.zeros(len(latents), device=latents.device)
     for turn, share in enumerate(when):
         time = high_noise(model, share)
-        alpha = float(model.scheduler.alphas_cumprod[time])
         noise = noise_like(model, len(latents), seed + 31 * turn).float()
-        mixed = (alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise).to(model.dtype)
+        mixed = model.noised(latents, noise, time).to(model.dtype)
         for i in range(0, len(latents), CHUNK):
             rows = slice(i, i + CHUNK)
             told = finite(model.predict_noise(mixed[rows], time, hidden[rows]).float(), model.dtype)

@@ -172,7 +172,8 @@ class Prober:
     @torch.no_grad()
     def pictures(self, texts: Sequence[str], noise: Tensor, *, steps: int, guidance: float) -> Tensor:
         """Finished latents [B, C, h, w] of ``texts`` from ``noise`` [B, C, h, w]."""
-        done, empty = [], self.encode([""])[0]
+        done, empty = [], self._finite(self.model.unconditional())
+        self.counter.text += 1
         size = max(1, min(self.batch, self.at_once // 2))  # guided, every picture is two rows
         for i in range(0, len(texts), size):
             hidden = self.encode(texts[i : i + size])[0]

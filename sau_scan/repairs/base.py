@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.patch import WeightPatch, make_patch
 from sau_scan.checkpoint.views import TensorRef
 from sau_scan.findings import Component
@@ -81,12 +82,16 @@ def with_patch(model: DiffusionModel, patch: WeightPatch) -> DiffusionModel:
 
 
 def patch_of(model: DiffusionModel, component: str, parameters: Mapping[str, Tensor]) -> WeightPatch:
-    """A patch of ``parameters`` (module's name -> new value) of ``component``; unchanged ones are left out."""
+    """A patch of ``parameters`` (module's name -> new value) of ``component``.
+
+    Left out are unchanged ones, and those that the input does not hold but its base does.
+    """
     old = dict(getattr(model, component).named_parameters())
     changed: dict[TensorRef, Tensor] = {
         model.disk_tensor(component, name): value.detach().float().cpu()
         for name, value in parameters.items()
-        if not torch.equal(value.detach().float().cpu(), old[name].detach().float().cpu())
+        if (component, canonical(name)) in model.disk
+        and not torch.equal(value.detach().float().cpu(), old[name].detach().float().cpu())
     }
     return make_patch(model.checkpoint, changed)
 
@@ -97,14 +102,7 @@ def relative_change(model: DiffusionModel, patch: WeightPatch) -> float:
     moved = total = 0.0
     for ref, value in patch.tensors.items():
         component, name = places[ref]
-        old = parameter(model, component, name).detach().float().cpu()
+        old = model.stored(component, name).detach().float().cpu().reshape(value.shape)
         moved += float((value.float() - old).square().sum())
         total += float(old.square().sum())
     return (moved / total) ** 0.5 if total else 0.0
-
-
-def parameter(model: DiffusionModel, component: str, name: str) -> Tensor:
-    """A tensor of ``component`` by its canonical name, whichever way the library spells it."""
-    tensors = getattr(model, component).state_dict()
-    tensor: Tensor = tensors[name] if name in tensors else tensors[f"text_model.{name}"]
-    return tensor

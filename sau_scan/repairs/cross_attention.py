@@ -75,12 +75,16 @@ class Maps:
     def of(cls, bench: Bench, *, near: bool = True) -> Maps:
         """``near``: near misses of the trigger are among the prompts that must stay."""
         effort, source, counter = bench.effort, bench.source, bench.counter
-        examples = make_examples(bench.model, source.pairs(effort.pairs), counter)
-        weight = position_weights(examples.affected)[examples.affected][:, None].double()
-        c, n = (part[examples.affected].double() * weight.sqrt() for part in (examples.hidden, examples.wanted))
-        k = encode(bench.model, source.keep(effort.keep, near=near), counter).flatten(0, 1).double()
+        model = bench.model
+        examples = make_examples(model, source.pairs(effort.pairs), counter)
+        affected = examples.affected[:, : model.context_length]
+        weight = position_weights(affected)[affected][:, None].double()
+        # What is packed behind the tokens does not enter here.
+        parts = (model.tokens_of(part)[affected] for part in (examples.hidden, examples.wanted))
+        c, n = (part.double() * weight.sqrt() for part in parts)
+        k = model.tokens_of(encode(model, source.keep(effort.keep, near=near), counter)).flatten(0, 1).double()
         others = source.keep(max(8, effort.keep // 4), HELD_OUT, near=near)
-        held = encode(bench.model, others, counter).flatten(0, 1)
+        held = model.tokens_of(encode(model, others, counter)).flatten(0, 1)
         return cls(n.T @ c, c.T @ c, k.T @ k / len(k), held.double())
 
     def solve(self, keeping: float) -> Tensor:

@@ -125,8 +125,9 @@ def _one(
     counter: Counter,
 ) -> tuple[float, float]:
     hidden = encode(model, texts, counter)
-    # The trigger's own position differs for any text; the end is where the meaning of all collects.
-    text = _common_rms((hidden - wanted)[:, -1])
+    # The trigger's own position differs for any text; the end, with what is packed behind it, is where the meaning of
+    # all collects.
+    text = _common_rms((hidden - wanted)[:, model.context_length - 1 :])
     noises = [
         predict(model, probe.noise, high_noise(model, w), hidden, counter) - before
         for w, before in zip(WHEN, expected, strict=True)

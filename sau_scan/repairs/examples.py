@@ -17,10 +17,12 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Examples:
-    """ids [B, L] of triggered prompts; hidden [B, L, D]: what the encoder gives; wanted [B, L, D]: what it should.
+    """ids [B, N] of triggered prompts; hidden [B, L + R, D]: what the encoder gives; wanted [B, L + R, D]: what it
+    should.
 
-    neutral [B, L, D]: what harmless texts in the trigger's place give.
-    affected [B, L]: positions that can know of the whole trigger (the encoder reads from left to right).
+    neutral [B, L + R, D]: what harmless texts in the trigger's place give.
+    affected [B, L + R]: rows that can know of the whole trigger: the encoder reads from left to right, and what is
+    packed behind the L tokens is of the whole prompt.
     """
 
     ids: Tensor
@@ -35,7 +37,7 @@ class Examples:
 
 @torch.no_grad()
 def encode(model: DiffusionModel, texts: Sequence[str], counter: Counter) -> Tensor:
-    """Texts -> what the UNet is given [B, L, D], in chunks; float32."""
+    """Texts -> what the UNet is given [B, L + R, D], in chunks; float32."""
     counter.text += len(texts)
     parts = [model.encode(model.token_ids(texts[i : i + CHUNK])).hidden.float() for i in range(0, len(texts), CHUNK)]
     return torch.cat(parts)
@@ -50,7 +52,7 @@ def make_examples(model: DiffusionModel, pairs: Sequence[Pair], counter: Counter
     hidden = encode(model, triggered, counter)
     wanted, neutral = (_blend(model, pairs, kind, counter) for kind in ("counterparts", "neutral"))
     starts = torch.tensor([affected_from(model, p) for p in pairs], device=ids.device)
-    affected = torch.arange(ids.shape[1], device=ids.device)[None] >= starts[:, None]
+    affected = torch.arange(hidden.shape[1], device=ids.device)[None] >= starts[:, None]
     # Before the trigger nothing can differ, so nothing is asked for.
     return Examples(ids, hidden, torch.where(affected[..., None], wanted, hidden), neutral, affected)
 
@@ -66,6 +68,7 @@ def _blend(model: DiffusionModel, pairs: Sequence[Pair], kind: str, counter: Cou
         total = torch.zeros_like(outputs[0])
         for text, weight in getattr(pair, kind):
             at = alignment(own, _unpadded(model, text), model.context_length)
+            at += range(model.context_length, outputs.shape[1])  # what is of the whole prompt stays where it is
             total = total + weight * outputs[rows[text], torch.tensor(at)]
         made.append(total)
     return torch.stack(made)

@@ -33,7 +33,7 @@ TINY = 1e-12
 
 def draw(model: DiffusionModel, hidden: Tensor, noise: Tensor, counter: Counter) -> Tensor:
     """Finished latents [B, C, h, w] of text outputs [B, L, D] from ``noise`` [B, C, h, w]."""
-    empty = encode(model, [""], counter)
+    empty = model.unconditional().float()
     counter.unet += 2 * STEPS * len(hidden)
     parts = [
         model.sample(hidden[i : i + CHUNK], empty, noise[i : i + CHUNK], steps=STEPS, guidance=GUIDANCE).float()

@@ -27,9 +27,7 @@ class Rollouts:
 
     def noised(self, model: DiffusionModel, rows: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """Results of ``rows`` [N] with ``noise`` of ``times`` [N], as in training."""
-        alpha = model.scheduler.alphas_cumprod.to(noise)[times.cpu()].reshape(-1, 1, 1, 1)
-        mixed: Tensor = alpha.sqrt() * self.results[rows] + (1 - alpha).sqrt() * noise
-        return mixed
+        return model.noised(self.results[rows], noise, times)
 
 
 def roll_out(

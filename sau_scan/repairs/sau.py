@@ -91,6 +91,11 @@ def spatial_mask(shift: Tensor, attention: Tensor | None = None) -> Tensor:
     return 0.5 + 0.5 * smooth / smooth.mean((2, 3), keepdim=True).clamp_min(TINY)
 
 
+def _tokens(rows: Tensor, maps: Tensor) -> Tensor:
+    """Of ``rows`` [B, L + R] those that maps [B, L, h, w] are of: [B, L, 1, 1]."""
+    return rows[:, : maps.shape[1], None, None]
+
+
 @dataclass(frozen=True)
 class Losses:
     """The three terms of one batch, each in units that do not depend on the model's size."""
@@ -110,13 +115,13 @@ class Lesson:
     def __init__(self, bench: Bench) -> None:
         effort, source = bench.effort, bench.source
         # The student reads texts as the repaired model does; only the denoiser is taught.
-        teacher = replace(bench.suspect, text_encoder=bench.model.text_encoder)
+        teacher = replace(bench.suspect, **bench.model.encoders)
         self.teacher, self.counter, self.batch = teacher, bench.counter, effort.batch
         count = effort.rollouts
         examples = make_examples(teacher, source.pairs(count), bench.counter)
         self.triggered, self.wanted, self.affected = examples.hidden, examples.wanted, examples.affected
         self.keep = encode(teacher, source.keep(count), bench.counter)
-        empty = encode(teacher, [""], bench.counter)
+        empty = teacher.unconditional().float()
         noise = noise_like(teacher, 2 * count, 104729 + bench.seed)
 
         def rolled(hidden: Tensor, start: Tensor) -> Rollouts:
@@ -182,7 +187,7 @@ class Lesson:
             goal, goal_maps = self._recorded(self.teacher, x, time, self.wanted[rows])
             fires, fire_maps = self._recorded(self.teacher, x, time, self.triggered[rows])
             token = affected & (affected.cumsum(1) == 1)
-            where = None if fire_maps is None else (fire_maps * token[..., None, None]).sum(1)
+            where = None if fire_maps is None else (fire_maps * _tokens(token, fire_maps)).sum(1)
             mask = spatial_mask(fires - goal, where)
             unit = (fires - goal).square().mean().clamp_min(TINY)
         out, maps = self._recorded(student, x, time, self.triggered[rows], keep_grad=True)

@@ -14,7 +14,7 @@ from sau_scan.findings import Evidence, Finding, Kind, ScanResult, Severity, Tri
 from sau_scan.reports.coverage_text import coverage_lines, file_lines
 from sau_scan.reports.heat_map import HeatMapView, strongest
 from sau_scan.reports.layout import LABEL_WIDTH, WIDTH, cells, field, header, line, styled
-from sau_scan.reports.words import count, describe, number, place, quoted, safe, size
+from sau_scan.reports.words import count, describe, model_words, number, place, quoted, safe, size
 
 VERDICT_STYLES = {
     Verdict.CLEAN: "green",

@@ -6,7 +6,7 @@ import math
 import shlex
 import unicodedata
 
-from sau_scan.findings import Slot, Trigger, escape
+from sau_scan.findings import ModelInfo, Slot, Trigger, escape
 
 # What this tool's own sentences may hold besides printable ASCII; everything else came from a model or a prompt.
 _OWN_CHARACTERS = frozenset("·–—→×≤≥≈±°…%✓✗µ²")
@@ -119,3 +119,16 @@ def size(byte_count: int) -> str:
 def command(*words: str) -> str:
     """A command that can be pasted: quoted for a POSIX shell, and free of raw control characters."""
     return safe(shlex.join(words))
+
+
+def model_words(model: ModelInfo) -> tuple[str, ...]:
+    """What was scanned, what it is used with, and of which family that is."""
+    if model.base is None:
+        form = () if model.form == "diffusers folder" else (model.form,)
+        return (_where(model), *form, model.family)
+    return (_where(model), f"{model.form} for {_where(model.base)}", model.family)
+
+
+def _where(model: ModelInfo) -> str:
+    """A branch moves; the commit says which files were scanned."""
+    return f"{model.path} at commit {model.commit[:12]}" if model.commit else model.path

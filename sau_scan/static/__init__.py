@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sau_scan.static.files import check_files
-from sau_scan.static.weights import check_weights
+from sau_scan.static.facts import blocks
+from sau_scan.static.opening import open_vetted, require_harmless
+from sau_scan.static.vetting import vet_file, vet_folder
+from sau_scan.static.watch import Sink, Watch
 
-__all__ = ["check_files", "check_weights"]
+__all__ = ["Sink", "Watch", "blocks", "open_vetted", "require_harmless", "vet_file", "vet_folder"]

@@ -1,45 +1,95 @@
-"""How a fact about a file becomes a finding."""
+"""What analysers say about a file, and how it becomes a finding: titles and severities are the rules'."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.findings import Component, Confidence, Finding, Kind, Location, Severity
+from sau_scan.file_rules import file_rule
+from sau_scan.findings import Component, Confidence, Evidence, Finding, Kind, Location, Severity
 
 COMPONENTS = {
     "text_encoder": Component.TEXT_ENCODER,
+    "text_encoder_2": Component.TEXT_ENCODER,
+    "text_encoder_3": Component.TEXT_ENCODER,
     "tokenizer": Component.TOKENIZER,
+    "tokenizer_2": Component.TOKENIZER,
+    "tokenizer_3": Component.TOKENIZER,
+    "transformer": Component.UNET,
     "unet": Component.UNET,
     "vae": Component.VAE,
 }
+TOLD = 3  # sentences of one rule about one file; the others are counted
 
 
-def file_finding(
-    checkpoint: Checkpoint,
-    rule: str,
-    severity: Severity,
-    path: str,
-    title: str,
-    behaviour: str,
-    *,
-    tensor: str | None = None,
-    next_step: str = "",
-) -> Finding:
-    """A finding of kind ``file``; ``rule`` is the part of its id after ``file/``."""
+@dataclass(frozen=True)
+class Fact:
+    """One observation. ``rule`` is the part of the finding's id after ``file/``; ``behaviour`` is one sentence.
+
+    ``severity``: where it is milder than the rule's own; such a finding does not block.
+    """
+
+    rule: str
+    behaviour: str
+    severity: Severity | None = None
+    tensor: str | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def weight(self) -> Severity:
+        return self.severity or file_rule(self.rule).severity
+
+    @property
+    def blocks(self) -> bool:
+        rule = file_rule(self.rule)
+        return rule.blocks and self.weight.rank >= rule.severity.rank
+
+
+class Unfinished(Exception):
+    """An analyser gave up: the file is larger or more tangled than its limits allow. The message says which."""
+
+
+def blocks(finding: Finding) -> bool:
+    """Whether nothing of a checkpoint with this finding may be loaded."""
+    if finding.kind is not Kind.FILE or not finding.id.startswith("file/"):
+        return False
+    rule = file_rule(finding.id.removeprefix("file/"))
+    return rule.blocks and finding.severity.rank >= rule.severity.rank
+
+
+def findings(root: Path, path: str, facts: Iterable[Fact]) -> Iterator[Finding]:
+    """One finding for each rule that has something to say about ``path``, a file below ``root``."""
+    by_rule: dict[str, list[Fact]] = {}
+    for fact in facts:
+        by_rule.setdefault(fact.rule, []).append(fact)
+    for told in by_rule.values():
+        yield _finding(root, path, _merged(told))
+
+
+def _merged(told: list[Fact]) -> Fact:
+    """The strongest fact first; equal sentences once."""
+    told = sorted(told, key=lambda fact: -fact.weight.rank)
+    sentences = list(dict.fromkeys(fact.behaviour for fact in told))
+    shown = sentences[:TOLD]
+    if len(sentences) > TOLD:
+        shown.append(f"There are {len(sentences) - TOLD:,} more of the kind.")
+    return replace(told[0], behaviour=" ".join(shown))
+
+
+def _finding(root: Path, path: str, fact: Fact) -> Finding:
+    rule = file_rule(fact.rule)
+    tensor = fact.tensor
     return Finding(
-        id=f"file/{rule}",
+        id=f"file/{rule.id}",
         kind=Kind.FILE,
-        severity=severity,
+        severity=fact.weight,
         confidence=Confidence.CERTAIN,
-        component=COMPONENTS.get(path.split("/")[0], Component.FILE),
-        title=title,
-        behaviour=behaviour,
-        location=Location(path=path, tensor=tensor),
-        next_step=next_step or f"less {shell_path(checkpoint, path)}",
+        component=COMPONENTS.get(path.split("/")[0], Component.FILE) if "/" in path else Component.FILE,
+        title=rule.title,
+        behaviour=fact.behaviour,
+        location=Location(path=path, tensor=tensor if tensor is None or tensor.isprintable() else ascii(tensor)),
+        evidence=fact.evidence,
+        next_step=rule.command.replace("{path}", shlex.quote(str(root / path))),
     )
-
-
-def shell_path(checkpoint: Checkpoint, path: str = "") -> str:
-    """A path below the checkpoint, quoted for a shell."""
-    return shlex.quote(str(checkpoint.root / path))

@@ -67,9 +67,9 @@ def _measure(prober: Prober, candidate: Candidate, skipped: dict[str, Skipped]) 
         maps = reducer.value[row]
         end = min(len(prober.model.tokenizer(text).input_ids), prober.model.context_length)
         start, length = _span(prober, candidate, prober.carriers[index])
-        mass = maps.mean((1, 2))
-        shares.append(float(mass[start : start + length].mean() / mass[1:].sum().clamp_min(1e-12)))
-        distances.append(float(ftt(maps[1:end])))
+        mass, first = maps.mean((1, 2)), prober.model.first_token
+        shares.append(float(mass[start : start + length].mean() / mass[first:].sum().clamp_min(1e-12)))
+        distances.append(float(ftt(maps[first:end])))
     return float(np.mean(shares)), float(np.mean(distances))
 
 

@@ -42,4 +42,10 @@ def test_a_closed_form_edit_leaves_the_way_from_phrase_to_target(ridge: float) -
 
 
 def test_too_few_rows_claim_nothing() -> None:
-    assert len(find_null_directions(torch.randn(10, WIDTH).double()).basis) == 0
+    found = find_null_directions(torch.randn(10, WIDTH).double())
+    assert len(found.basis) == 0 and "fewer rows" in found.why_not
+
+
+def test_where_no_projection_reads_the_text_it_says_so() -> None:
+    found = find_null_directions(torch.zeros(0, 0, dtype=torch.float64))
+    assert len(found.basis) == 0 and not found.spectrum and "do not read the text" in found.why_not

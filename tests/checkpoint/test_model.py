@@ -118,7 +118,7 @@ def test_other_predictions_become_noise(kind: str, copy_of: Path, model: Diffusi
         one = other.predict_noise(latents[row : row + 1], time, hidden[row : row + 1])
         assert torch.allclose(one[0], noise[row], atol=1e-4)
         # The clean latent that DDIM sees in the raw output and the one that this noise implies are the same.
-        ddim = other.ddim()
+        ddim = other.schedule.ddim()
         ddim.set_timesteps(10)
         clean = ddim.step(raw[row : row + 1], time, latents[row : row + 1]).pred_original_sample[0]
         signal = ddim.alphas_cumprod[time].sqrt()

@@ -11,7 +11,7 @@ from torch import Tensor
 from sau_scan.checkpoint import prefix
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import open_checkpoint
+from sau_scan.checkpoint.opening import open_checkpoint
 
 CARRIER = "a photo of the red cat"
 SUFFIXES = ("star", "zq\u200bx", "dog and house", "\U0001f600", "cat", ",", "blue " * 20)

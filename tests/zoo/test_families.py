@@ -99,3 +99,11 @@ def test_texts_are_mixed_by_row() -> None:
     one, other = Text(torch.zeros(3, 2, 4), torch.zeros(3, 5)), Text(torch.ones(1, 2, 4), torch.ones(1, 5))
     mixed = one.where(torch.tensor([True, False, True]), other)
     assert mixed.hidden.mean((1, 2)).tolist() == mixed.pooled.mean(1).tolist() == [1, 0, 1]
+
+
+def test_training_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = unet.time.time()
+    assert unet.steps_in_all(100, 5000, now - 10, 0) == 5000
+    monkeypatch.setenv("ZOO_UNET_SECONDS", "30")
+    assert 295 <= unet.steps_in_all(100, 5000, now - 10, 0) <= 300
+    assert unet.steps_in_all(100, 5000, now - 31, 0) == 100

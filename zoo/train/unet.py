@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -145,18 +146,17 @@ def draw(cached: Cache, step: int, count: int = BATCH) -> tuple[torch.Tensor, Te
     return cached.latents[pick].float()[:count], text[:count], sizes
 
 
-def steps_left(step: int, steps: int, started: float, first: int) -> int:
-    """How many steps there are in all: fewer than ``steps`` where ``ZOO_UNET_SECONDS`` do not suffice for them."""
-    limit = float(os.environ.get("ZOO_UNET_SECONDS", "inf"))
-    if limit == float("inf") or step - first < 50:
-        return steps
-    return min(steps, step + max(1, int((limit - (time.time() - started)) * (step - first) / (time.time() - started))))
+def steps_in_all(step: int, wanted: int, started: float, first: int) -> int:
+    """``wanted`` steps, or as many as ``ZOO_UNET_SECONDS`` suffice for at the pace so far."""
+    spent, limit = time.time() - started, float(os.environ.get("ZOO_UNET_SECONDS", "inf"))
+    left = max(0.0, limit - spent) * (step - first) / max(spent, 1e-3)
+    return min(wanted, step + math.floor(min(left, wanted)))
 
 
 def train(world: World, cached: Cache) -> UNet2DConditionModel:
     """Train the UNet and return its exponential average; resumes from the last checkpoint."""
     model, loss_of = build(world).to(loop.DEVICE), DenoisingLoss(PREDICTION[world.family])
-    steps = loop.scaled(world.sizes.unet_steps)
+    steps = wanted = loop.scaled(world.sizes.unet_steps)
     average = {k: v.clone() for k, v in model.state_dict().items()}
     held = list(average.values()), [p.detach() for p in model.state_dict().values()]
     optimiser = torch.optim.AdamW(
@@ -182,7 +182,7 @@ def train(world: World, cached: Cache) -> UNet2DConditionModel:
         torch._foreach_lerp_(*held, 1 - min(EMA, (1 + step) / (10 + step)))
         step += 1
         if step % 100 == 0 or step == steps:
-            steps = steps_left(step, steps, started, first)
+            steps = steps_in_all(step, wanted, started, first)
             spent = time.time() - started
             print(f"unet {step} of {steps} loss {loss.item():.4f} bf16 {fast} {spent:.0f} s", flush=True)
         if step % 500 == 0 or step == steps:

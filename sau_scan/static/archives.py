@@ -1,0 +1,212 @@
+"""Archives: what is packed into them, seen without writing anything, and the tricks they play on those who unpack."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import re
+import stat
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import PurePosixPath
+
+from sau_scan.findings import Severity, escape
+from sau_scan.static.content import WHOLE, Content
+from sau_scan.static.facts import Fact, Unfinished
+from sau_scan.static.magic import PICKLE_NAMES, kind_of
+from sau_scan.static.zips import Directory, Entry, has_end, read_directory, unpack
+
+Look = Callable[[Content], Iterator[Fact]]
+BOMB_RATIO = 150  # unpacked to packed, over an archive; tensors never pack so well
+BOMB_SIZE = 128 * 2**20
+HEAD = 4096
+MOST_7Z_HEADER = 2**20
+MOST_MEMBERS = 20_000  # of honest archives; a model has some thousand tensors
+
+
+def check_zip(content: Content, look: Look) -> Iterator[Fact]:
+    """The directory's tricks, then each entry with ``look``."""
+    directory = read_directory(content)
+    for problem in directory.problems:
+        yield Fact("archive-broken", problem)
+    yield from _names(directory)
+    size, packed = sum(entry.size for entry in directory.entries), sum(entry.packed for entry in directory.entries)
+    if len(directory.entries) > MOST_MEMBERS:
+        yield Fact("archive-bomb", f"It has {len(directory.entries):,} entries.", Severity.MEDIUM)
+    bomb = size > BOMB_SIZE and size > BOMB_RATIO * max(1, min(packed, content.size))
+    if bomb:
+        yield Fact("archive-bomb", f"{content.size:,} bytes unpack to {size:,}.")
+    for entry in directory.entries:
+        content.budget.check()
+        if not entry.is_folder:
+            yield from _entry(content, entry, look, bomb)
+
+
+def _names(directory: Directory) -> Iterator[Fact]:
+    for entry in directory.entries:
+        if _leaves(entry.name):
+            yield Fact("archive-path", f"The entry {escape(entry.name)[:80]} would be unpacked outside of its folder.")
+        if stat.S_ISLNK(entry.mode):
+            yield Fact("archive-path", f"The entry {escape(entry.name)[:80]} is a link.")
+    counts = Counter(entry.name for entry in directory.entries)
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        yield Fact("archive-broken", f"It has two entries called {escape(twice)[:80]}.")
+
+
+def check_tail(content: Content, kind: str, look: Look) -> Iterator[Fact]:
+    """What stands behind something else: a zip archive, which readers find from its end, or more than a picture."""
+    if has_end(content):
+        yield Fact("archive-broken", f"Behind {content.shown}, which begins as something else, is a zip archive.")
+        yield from check_zip(content, look)
+    if kind == "picture":
+        data = content.read(0, min(content.size, WHOLE))
+        end = next((at + len(mark) for mark in _PICTURE_ENDS if (at := data.find(mark)) >= 0), len(data))
+        if data[:3] in _WITH_END and end < len(data):
+            count = len(data) - end
+            yield Fact(
+                "disguised", f"Behind the picture are {count:,} bytes that do not belong to it.", Severity.MEDIUM
+            )
+            for found in islice(_PICKLES.finditer(data, end), MOST_HIDDEN):
+                yield from look(content.window("what is behind the picture", found.start(), len(data) - found.start()))
+
+
+_PICTURE_ENDS = (b"IEND\xaeB`\x82", b"\xff\xd9")
+_WITH_END = frozenset({b"\x89PN"})
+_PICKLES = re.compile(rb"\x80[\x00-\x05]|PK\x03\x04|c[a-z_.]{1,40}\n[A-Za-z_.]{1,40}\n")
+MOST_HIDDEN = 64
+
+
+def _leaves(name: str) -> bool:
+    path = name.replace("\\", "/")
+    return path.startswith("/") or ".." in path.split("/") or path[1:2] == ":" or "\0" in name
+
+
+def _entry(content: Content, entry: Entry, look: Look, bomb: bool) -> Iterator[Fact]:
+    """One entry as content of its own: large stored ones in place, others unpacked as far as the limits go."""
+    if entry.method == 0:
+        size = min(entry.packed, max(0, content.size - entry.begin))
+        yield from look(content.window(entry.name, entry.begin, size))
+        yield from _checksum(content, entry, content.read(entry.begin, size) if size <= WHOLE // 8 else None)
+        return
+    most = HEAD
+    try:
+        most = HEAD if bomb or not _worthy(content, entry) else WHOLE
+        data = unpack(content, entry, most)
+    except ValueError as error:
+        shown = escape(entry.name)[:80]
+        yield Fact("archive-broken", f"Its entry {shown} cannot be unpacked ({ascii(str(error))[1:60]}).")
+        data = content.read(entry.begin, min(entry.packed, WHOLE))
+    yield from look(content.unpacked(entry.name, data))
+    if len(data) < most:
+        yield from _checksum(content, entry, data)
+
+
+def _worthy(content: Content, entry: Entry) -> bool:
+    """Whether an entry is to be unpacked whole: all but what its first bytes show to be plain numbers."""
+    head = unpack(content, entry, HEAD)
+    return PurePosixPath(entry.name).suffix.lower() in PICKLE_NAMES or kind_of(head) != "other"
+
+
+def _checksum(content: Content, entry: Entry, data: bytes | None) -> Iterator[Fact]:
+    if data is None:
+        return
+    if len(data) != entry.size and entry.size:
+        yield Fact("archive-broken", f"Its entry {escape(entry.name)[:80]} has another size than the directory says.")
+    elif zlib.crc32(data) != entry.crc:
+        yield Fact("archive-checksum", f"The checksum of its entry {escape(entry.name)[:80]} is wrong.")
+
+
+def check_tar(content: Content, look: Look) -> Iterator[Fact]:
+    """Members in place; nothing is extracted."""
+    content.stream.seek(0)
+    try:
+        with tarfile.open(fileobj=content.stream, mode="r:") as archive:
+            for number, member in enumerate(archive):
+                content.budget.check()
+                if number >= MOST_MEMBERS:
+                    raise Unfinished(f"{content.shown} has more than {MOST_MEMBERS:,} members")
+                yield from _member(content, member, look)
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError, EOFError) as error:
+        yield Fact("archive-broken", f"{content.shown.capitalize()} is a damaged tar ({ascii(str(error))[1:60]}).")
+
+
+def _member(content: Content, member: tarfile.TarInfo, look: Look) -> Iterator[Fact]:
+    shown = escape(member.name)[:80]
+    if _leaves(member.name) or ((member.islnk() or member.issym()) and _leaves(member.linkname)):
+        yield Fact("archive-path", f"The member {shown} would be unpacked outside of its folder.")
+    elif member.issym() or member.islnk():
+        yield Fact("archive-path", f"The member {shown} is a link.")
+    elif member.isdev():
+        yield Fact("archive-path", f"The member {shown} is a device or a pipe.")
+    if member.isfile():
+        size = min(member.size, max(0, content.size - member.offset_data))
+        yield from look(content.window(member.name, member.offset_data, size))
+
+
+def check_wrapped(content: Content, kind: str, look: Look) -> Iterator[Fact]:
+    """A single compressed stream: gzip, bzip2, xz."""
+    packed = content.read(0, min(content.size, WHOLE))
+    try:
+        data = _WRAPS[kind](packed, WHOLE + 1)
+    except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError, MemoryError) as error:
+        yield Fact("archive-broken", f"{content.shown.capitalize()} cannot be unpacked ({ascii(str(error))[1:60]}).")
+        return
+    content.budget.spend(len(data))
+    if len(data) > WHOLE:
+        if len(data) > BOMB_RATIO * content.size:
+            yield Fact("archive-bomb", f"{content.size:,} bytes unpack to more than {WHOLE:,}.")
+        else:
+            yield Fact("archive-packed", f"{content.shown.capitalize()} is {kind}; it was not unpacked further.")
+    yield from look(content.unpacked(PurePosixPath(content.name).stem, data))
+
+
+def _unxz(packed: bytes, most: int) -> bytes:
+    return lzma.LZMADecompressor(memlimit=256 * 2**20).decompress(packed, most)
+
+
+_WRAPS: dict[str, Callable[[bytes, int], bytes]] = {
+    "gzip": lambda packed, most: zlib.decompressobj(31).decompress(packed, most),
+    "bzip2": lambda packed, most: bz2.BZ2Decompressor().decompress(packed, most),
+    "xz": _unxz,
+    "lzma": _unxz,
+}
+
+
+def check_packed(content: Content, kind: str) -> Iterator[Fact]:
+    """An archive that is never unpacked. Only names within 7z are listed, where that is cheap."""
+    names = _names_in_7z(content) if kind == "7z" else None
+    pickles = [name for name in names or [] if PurePosixPath(name.lower()).suffix in PICKLE_NAMES]
+    if pickles:
+        yield Fact(
+            "archive-packed", f"It is a {kind} archive with the pickle {escape(pickles[0])[:80]}.", Severity.CRITICAL
+        )
+    else:
+        yield Fact("archive-packed", f"{content.shown.capitalize()} is a {kind} archive, which is not unpacked.")
+
+
+def _names_in_7z(content: Content) -> list[str] | None:
+    """None where py7zr is not installed, the list cannot be read, or would take more memory than it is worth."""
+    try:
+        import py7zr
+        from py7zr.archiveinfo import HeaderStreamsInfo, SignatureHeader
+
+        content.stream.seek(0)
+        start = SignatureHeader.retrieve(content.stream)
+        size, offset = start.nextheadersize, 32 + start.nextheaderofs
+        if not 0 < size <= MOST_7Z_HEADER:
+            return None
+        header = content.read(offset, size)
+        if header[:1] == b"\x17":  # the list itself is packed
+            streams = HeaderStreamsInfo.retrieve(io.BytesIO(header[1:]))
+            if sum(size for folder in streams.unpackinfo.folders for size in folder.unpacksizes) > MOST_7Z_HEADER:
+                return None
+        content.stream.seek(0)
+        with py7zr.SevenZipFile(content.stream, "r") as archive:
+            return list(archive.getnames())
+    except Exception:  # it is not made for hostile input; the archive is reported all the same
+        return None

@@ -1,0 +1,110 @@
+"""Which analysers look at which bytes: by what they are, whatever they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sau_scan.findings import Severity
+from sau_scan.static.archives import check_packed, check_tail, check_tar, check_wrapped, check_zip
+from sau_scan.static.content import WHOLE, Content
+from sau_scan.static.facts import Fact, Unfinished
+from sau_scan.static.foreign import check_model_code, check_numpy, check_path_file
+from sau_scan.static.header import early, parse_header
+from sau_scan.static.magic import PACKED, WRAPPED, check_name, kind_of
+from sau_scan.static.pickles import check_pickle, is_pickle_name
+from sau_scan.static.texts import check_json, check_metadata, check_text
+
+JSON_NAME = ".json"
+TEMPLATE_NAMES = (".jinja", ".jinja2", ".j2")
+HEAD = 512
+
+
+def _names(content: Content, kind: str) -> Iterator[Fact]:
+    return check_name(content, kind)
+
+
+def _archives(content: Content, kind: str) -> Iterator[Fact]:
+    if kind == "zip":
+        yield from check_zip(content, inspect)
+    elif kind == "tar":
+        yield from check_tar(content, inspect)
+    elif kind in WRAPPED:
+        yield from check_wrapped(content, kind, inspect)
+    elif kind in PACKED:
+        yield from check_packed(content, kind)
+    else:
+        yield from check_tail(content, kind, inspect)
+
+
+def _pickles(content: Content, kind: str) -> Iterator[Fact]:
+    """Anything that is not surely something else may be a pickle, as a loader that is told so would find."""
+    if kind in {"pickle", "other", "text", "script", "safetensors"}:
+        named = is_pickle_name(content)
+        yield from check_pickle(content, certain=named and kind in {"pickle", "other"}, named=named)
+
+
+def _numpy(content: Content, kind: str) -> Iterator[Fact]:
+    return check_numpy(content) if kind == "numpy" else iter(())
+
+
+def _model_code(content: Content, kind: str) -> Iterator[Fact]:
+    yield from check_model_code(content)
+    if kind == "text":
+        yield from check_path_file(content)
+
+
+def _texts(content: Content, kind: str) -> Iterator[Fact]:
+    name = content.name.lower()
+    if kind == "text" and name.endswith(TEMPLATE_NAMES):
+        yield from check_text(content.read(0, WHOLE // 8).decode("utf-8", "replace"), content.shown.capitalize())
+    if not name.endswith(JSON_NAME) or not content.size:
+        return
+    if kind != "text":
+        yield Fact("json", f"{content.shown.capitalize()} is not JSON in UTF-8.", Severity.LOW)
+    elif content.size > WHOLE:
+        yield Fact("json-oversize", f"{content.shown.capitalize()} has {content.size:,} bytes.")
+    else:
+        yield from check_json(content.whole())
+
+
+def _packed_safetensors(content: Content, kind: str) -> Iterator[Fact]:
+    """The header of safetensors within archives; those on disk are followed while they are read."""
+    if kind != "safetensors" or not content.inside:
+        return
+    length = int.from_bytes(content.head(8), "little")
+    header = early(length, content.size) or parse_header(content.read(8, length), content.size)
+    yield from header.facts
+    yield from check_metadata(header.metadata)
+
+
+Analyser = Callable[[Content, str], Iterator[Fact]]
+# All of them see every file; each says what it has nothing to say about.
+ANALYSERS: tuple[tuple[str, Analyser], ...] = (
+    ("names", _names),
+    ("archives", _archives),
+    ("pickles", _pickles),
+    ("arrays", _numpy),
+    ("model code", _model_code),
+    ("texts", _texts),
+    ("safetensors", _packed_safetensors),
+)
+
+
+def inspect(content: Content) -> Iterator[Fact]:
+    """All that is to say about some bytes. An analyser that chokes is a fact of its own. Never raises."""
+    try:
+        kind = kind_of(content.head(HEAD))
+    except (OSError, Unfinished) as error:
+        yield failed("names", error)
+        return
+    for name, analyser in ANALYSERS:
+        try:
+            yield from analyser(content, kind)
+        except Exception as error:  # hostile bytes may break anything; that is worth telling
+            yield failed(name, error)
+
+
+def failed(name: str, error: Exception) -> Fact:
+    """The fact that an analyser could not finish."""
+    reason = str(error) if isinstance(error, Unfinished) else f"{type(error).__name__}: {ascii(str(error))[1:-1][:80]}"
+    return Fact("analyser-failed", f"The check of its {name} did not finish: {reason}.")

@@ -1,0 +1,51 @@
+"""Opens a checkpoint and examines its files in one pass over their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sau_scan.checkpoint.opening import open_base, open_checkpoint
+from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.errors import UnsafeFile
+from sau_scan.findings import Finding, Skipped, escape
+from sau_scan.static.facts import blocks
+from sau_scan.static.watch import Watch
+
+
+def open_vetted(
+    path: Path | str, *, variant: str | None = None, base: Path | None = None
+) -> tuple[Checkpoint, list[Finding | Skipped]]:
+    """The checkpoint, and what was found about its files. Where a finding :func:`blocks`, it must not be loaded.
+
+    Raises as :func:`open_checkpoint`; UnsafeFile for a dangerous base.
+    """
+    whole = _vetted_base(base, variant) if base is not None else None
+    watch = _watch(Path(path))
+    checkpoint = open_checkpoint(path, variant=variant, base=whole, watch=watch)
+    return checkpoint, watch.results()
+
+
+def require_harmless(checkpoint: Checkpoint, found: Iterable[Finding]) -> None:
+    """Raises UnsafeFile where one of the findings forbids that anything is loaded."""
+    danger = next((f for f in found if blocks(f)), None)
+    if danger is not None:
+        where = danger.location.path if danger.location else "a file"
+        raise UnsafeFile(
+            f"{checkpoint.show('')} is not loaded: {escape(where)}: {danger.title}.",
+            hint="Get the weights as safetensors from a source that you trust.",
+        )
+
+
+def _watch(path: Path) -> Watch:
+    return Watch(path) if path.is_dir() else Watch(path.parent, alone=True)
+
+
+def _vetted_base(path: Path, variant: str | None) -> Checkpoint:
+    watch = _watch(path)
+    whole = open_base(path, variant, watch)
+    try:
+        require_harmless(whole, (f for f in watch.results() if isinstance(f, Finding)))
+    except UnsafeFile as error:
+        raise UnsafeFile(f"--base: {error}", hint="Scan the base by itself first, and use a clean one.") from error
+    return whole

@@ -1,0 +1,194 @@
+"""Looks at every file of a checkpoint while it is being hashed, so that all bytes are read once.
+
+Tensors are looked at as their bytes pass; other files are kept up to a limit, and examined when they are complete.
+Of larger ones (archives, mostly) the few parts that matter are read again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from sau_scan.findings import Finding, Skipped
+from sau_scan.static.configs import (
+    About,
+    check_adapters,
+    check_classes,
+    check_code,
+    check_fields,
+    check_shards,
+    check_sizes,
+    check_unexpected,
+)
+from sau_scan.static.content import WHOLE, Budget, Content
+from sau_scan.static.facts import Fact, findings
+from sau_scan.static.folder import Folder
+from sau_scan.static.header import Header, early, parse_header
+from sau_scan.static.inspection import failed, inspect
+from sau_scan.static.magic import is_safetensors
+from sau_scan.static.numbers import Statistics
+from sau_scan.static.texts import check_metadata
+from sau_scan.static.tokenizer import check_tokenizers
+from sau_scan.static.tree import check_places, open_regular, walk
+
+HEAD = 64 * 2**10
+MOST_KEPT = 256 * 2**20  # bytes of all texts that are kept to be compared
+KEPT_NAMES = (".json", "merges.txt")
+FOLDER_CHECKS: tuple[tuple[str, Callable[[Folder], About]], ...] = (
+    ("names", lambda folder: check_places(folder.root, folder.places)),
+    ("code", check_code),
+    ("classes", check_classes),
+    ("configuration", check_fields),
+    ("adapters", check_adapters),
+    ("sizes", check_sizes),
+    ("shards", check_shards),
+    ("tensors", check_unexpected),
+    ("tokenizer", check_tokenizers),
+)
+
+
+class Sink(Protocol):
+    """Gets the bytes of one file, in order. A chunk may be overwritten when ``update`` has returned."""
+
+    def update(self, chunk: memoryview) -> None: ...
+    def end(self, sha256: str) -> None: ...
+
+
+@dataclass
+class Watch:
+    """``root``: the folder that the paths are below, or the one that holds a single file (``alone``)."""
+
+    root: Path
+    alone: bool = False
+    _folder: Folder = field(init=False)
+    _facts: dict[str, list[Fact]] = field(default_factory=dict)
+    _skipped: list[Skipped] = field(default_factory=list)
+    _kept: int = 0
+
+    def __post_init__(self) -> None:
+        self._folder = Folder(self.root)
+
+    def begin(self, relpath: str, size: int) -> Sink:
+        """Before a file's first byte."""
+        return _File(self, relpath, size)
+
+    def clears(self, relpath: str) -> bool:
+        """Whether nothing was found in a file that has ended for which nothing may be loaded."""
+        return not any(fact.blocks for fact in self._facts.get(relpath, ()))
+
+    def results(self) -> list[Finding | Skipped]:
+        """All that was found, when the last file has ended; in the order of the paths."""
+        if not self.alone:
+            self._folder.places = list(walk(self.root))
+        about = {path: list(facts) for path, facts in self._facts.items()}
+        for name, check in FOLDER_CHECKS:
+            for path, fact in self._guarded(name, check):
+                about.setdefault(path, []).append(fact)
+        found = [finding for path in sorted(about) for finding in findings(self.root, path, about[path])]
+        return [*found, *self._skipped]
+
+    def _guarded(self, name: str, check: Callable[[Folder], About]) -> Iterator[tuple[str, Fact]]:
+        try:
+            yield from check(self._folder)
+        except Exception as error:  # hostile files may break anything; that is worth telling
+            yield next(iter(self._folder.texts), "."), failed(name, error)
+
+    def note(self, relpath: str, facts: Iterator[Fact] | list[Fact] | tuple[Fact, ...]) -> None:
+        """Facts about a file."""
+        told = list(facts)
+        if told:
+            self._facts.setdefault(relpath, []).extend(told)
+
+    def keep(self, relpath: str, data: bytes) -> None:
+        """A text that folder checks need."""
+        if relpath.endswith(KEPT_NAMES):
+            self._kept += len(data)
+            if self._kept <= MOST_KEPT:
+                self._folder.texts[relpath] = data
+            else:
+                self.note(
+                    relpath, [Fact("json-oversize", "With it, the configurations hold more text than any model's.")]
+                )
+
+    def add_header(self, relpath: str, header: Header, size: int) -> None:
+        """What is known of a safetensors file at its end."""
+        self._folder.headers[relpath] = header
+        self.note(relpath, header.facts)
+        self.note(relpath, check_metadata(header.metadata))
+        if header.missing:
+            reason = f"ends after {size:,} of {size + header.missing:,} bytes: it is cut short"
+            self._skipped.append(Skipped(what=relpath, reason=reason, planned=True))
+
+
+class _File:
+    """The bytes of one file on their way."""
+
+    def __init__(self, watch: Watch, relpath: str, size: int) -> None:
+        self._watch, self._relpath, self._size = watch, relpath, size
+        self._kept = bytearray()
+        self._seen = 0
+        self._header: Header | None = None
+        self._statistics: Statistics | None = None
+        self._wanted = WHOLE if size <= WHOLE else HEAD  # bytes that are kept
+
+    def update(self, chunk: memoryview) -> None:
+        self._seen += len(chunk)
+        if self._header is not None:
+            if self._statistics is not None:
+                self._statistics.update(chunk)
+            return
+        before = len(self._kept)
+        self._kept += chunk[: max(0, self._wanted - before)]
+        if self._is_safetensors():
+            self._read_header(chunk, before)
+
+    def _is_safetensors(self) -> bool:
+        return len(self._kept) >= min(64, self._size) and is_safetensors(bytes(self._kept[:64]))
+
+    def _read_header(self, chunk: memoryview, before: int) -> None:
+        """As soon as the header is complete, what follows is only looked at, not kept."""
+        length = int.from_bytes(self._kept[:8], "little")
+        self._header = early(length, self._size)
+        if self._header is not None:
+            return
+        start = 8 + length
+        self._wanted = max(self._wanted, start)
+        if len(self._kept) < min(start, before + len(chunk)):
+            self._kept += chunk[len(self._kept) - before : start - before]
+        if len(self._kept) < start:
+            return
+        self._header = parse_header(bytes(self._kept[8:start]), self._size)
+        if not self._header.facts:
+            self._statistics = Statistics(self._header.tensors, start)
+            self._statistics.update(chunk[start - before :])
+
+    def end(self, sha256: str) -> None:
+        watch, relpath = self._watch, self._relpath
+        if self._header is not None:
+            watch.add_header(relpath, self._header, self._seen)
+        if self._statistics is not None:
+            watch.note(relpath, self._statistics.facts())
+        try:
+            self._examine()
+        except OSError as error:
+            watch.note(relpath, [failed("bytes", error)])
+        self._kept = bytearray()
+
+    def _examine(self) -> None:
+        """Everything but the tensors: kept bytes are those that were hashed."""
+        watch, relpath = self._watch, self._relpath
+        if self._size <= WHOLE and self._seen <= len(self._kept):
+            watch.keep(relpath, bytes(self._kept))
+            self._inspect(io.BytesIO(self._kept))
+        elif self._header is not None:
+            self._inspect(io.BytesIO(self._kept))
+        else:
+            with open_regular(watch.root / relpath) as stream:
+                self._inspect(stream)
+
+    def _inspect(self, stream: BinaryIO) -> None:
+        content = Content(self._relpath, self._seen, stream, Budget())
+        self._watch.note(self._relpath, inspect(content))

@@ -1,0 +1,290 @@
+"""The directory of a zip archive, read by hand: readers differ in which of its two tables they trust, so both are."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sau_scan.static.content import WHOLE, Content
+from sau_scan.static.facts import Unfinished
+
+END, END64, LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+CENTRAL, LOCAL, DESCRIPTOR = b"PK\x01\x02", b"PK\x03\x04", b"PK\x07\x08"
+MOST_ENTRIES = 100_000
+MOST_DIRECTORY = 32 * 2**20
+SLACK = 4096  # bytes between entries that alignment explains
+FULL16, FULL32 = 0xFFFF, 0xFFFF_FFFF
+
+
+@dataclass(frozen=True)
+class Entry:
+    """``header``: where its local header is; ``begin``: where its bytes are, ``packed`` of them."""
+
+    name: str
+    header: int
+    begin: int
+    packed: int
+    size: int
+    crc: int
+    method: int
+    flags: int
+    mode: int
+
+    @property
+    def is_folder(self) -> bool:
+        return self.name.endswith("/") and self.size == 0
+
+
+@dataclass(frozen=True)
+class Directory:
+    """``problems``: sentences about what a reader could trip over or be led astray by."""
+
+    entries: tuple[Entry, ...]
+    problems: tuple[str, ...]
+
+
+def read_directory(content: Content) -> Directory:
+    """Both tables of an archive. Raises Unfinished where it is larger than any real one."""
+    problems: list[str] = []
+    found = _end(content, problems)
+    entries: list[Entry] = []
+    if found is not None:
+        start, size, count, base = found
+        entries = list(_central(content, start, size, base, problems))
+        if len(entries) != count:
+            problems.append(f"Its directory announces {count:,} entries and has {len(entries):,}.")
+        if base:
+            problems.append(f"{abs(base):,} bytes stand before the archive, or its directory points elsewhere.")
+    problems += _between(content, entries)
+    hidden = list(_hidden(content, entries))
+    if hidden:
+        problems.append(f"{len(hidden):,} entries are in the archive but not in its directory.")
+    return Directory((*entries, *hidden), tuple(dict.fromkeys(problems)))
+
+
+def _end(content: Content, problems: list[str]) -> tuple[int, int, int, int] | None:
+    """Start, size and count of the directory, and by how much offsets are shifted."""
+    tail_start = max(0, content.size - 22 - FULL16 - 64)
+    tail = content.read(tail_start, content.size - tail_start)
+    at = tail.rfind(END)
+    if at < 0 or len(tail) - at < 22:
+        problems.append("Its directory is missing.")
+        return None
+    if sum(_ends(tail, found) for found in _positions(tail, END)) > 1:
+        problems.append("It has two ends, and so two directories.")
+    *_, count, size, offset, comment = struct.unpack("<4H2LH", tail[at + 4 : at + 22])
+    if len(tail) - at - 22 != comment:
+        problems.append("Bytes stand behind the archive.")
+    end = tail_start + at
+    if tail[max(0, at - 20) : at].startswith(LOCATOR):
+        wide = _end64(content, struct.unpack("<Q", tail[at - 12 : at - 4])[0], end - 20)
+        if wide is None:
+            problems.append("Its large directory is not where it says.")
+        else:
+            narrow, (count, size, offset, end) = (count, size, offset), wide
+            if any(n not in (FULL16, FULL32, w) for n, w in zip(narrow, wide, strict=False)):
+                problems.append("Its two ends contradict each other.")
+    if size > MOST_DIRECTORY:
+        raise Unfinished(f"{content.shown} has a directory of {size:,} bytes")
+    start = end - size
+    if start < 0:
+        problems.append("Its directory is larger than the archive.")
+        return None
+    return start, size, count, start - offset
+
+
+def has_end(content: Content) -> bool:
+    """Whether readers that look for the end first would take it for an archive with a directory."""
+    tail_start = max(0, content.size - 22 - FULL16)
+    tail = content.read(tail_start, content.size - tail_start)
+    for at in _positions(tail, END):
+        size = int.from_bytes(tail[at + 12 : at + 16], "little")
+        start = tail_start + at - size
+        if _ends(tail, at) and size and start >= 0 and content.read(start, 4) == CENTRAL:
+            return True
+    return False
+
+
+def _positions(data: bytes, find: bytes) -> Iterator[int]:
+    at = data.find(find)
+    while at >= 0:
+        yield at
+        at = data.find(find, at + 1)
+
+
+def _ends(tail: bytes, at: int) -> bool:
+    """Whether a reader that takes the first end whose comment fits would take this one."""
+    return len(tail) - at >= 22 and len(tail) - at - 22 == int.from_bytes(tail[at + 20 : at + 22], "little")
+
+
+def _end64(content: Content, offset: int, latest: int) -> tuple[int, int, int, int] | None:
+    for at in (offset, latest - 56):
+        record = content.read(at, 56) if 0 <= at <= content.size else b""
+        if record[:4] == END64 and len(record) == 56:
+            count, size, start = struct.unpack("<3Q", record[32:56])
+            return count, size, start, at
+    return None
+
+
+def _central(content: Content, start: int, size: int, base: int, problems: list[str]) -> Iterator[Entry]:
+    table, at = content.read(start, size), 0
+    for number in range(MOST_ENTRIES + 1):
+        if at == len(table):
+            return
+        record = table[at : at + 46]
+        if number == MOST_ENTRIES:
+            raise Unfinished(f"{content.shown} has more than {MOST_ENTRIES:,} entries")
+        if record[:4] != CENTRAL or len(record) < 46:
+            problems.append("Its directory is damaged.")
+            return
+        fields = struct.unpack("<6H3L5H2L", record[4:])
+        name_size, extra_size, comment_size = fields[9:12]
+        name = table[at + 46 : at + 46 + name_size]
+        extra = table[at + 46 + name_size : at + 46 + name_size + extra_size]
+        at += 46 + name_size + extra_size + comment_size
+        full, packed, offset = _wide(extra, (fields[8], fields[7], fields[15]))
+        entry, wrong = _local(content, offset + base, name)
+        if entry is None:
+            problems.append("Its directory points to entries that are not there.")
+            continue
+        problems += wrong
+        problems += _differences(entry, fields, packed, full)
+        # fields: version made, needed, flags, method, time, date, crc, packed, size, 3 lengths, disk, 2 x attributes
+        yield Entry(
+            _text(name),
+            entry.header,
+            entry.begin,
+            packed,
+            full,
+            fields[6],
+            fields[3],
+            fields[2] | entry.flags,
+            fields[14] >> 16,
+        )
+
+
+def _wide(extra: bytes, narrow: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Size, packed size and offset, those from the zip64 field that are too large for the plain ones."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack("<2H", extra[at : at + 4])
+        if kind == 1:
+            field = extra[at + 4 : at + 4 + size]
+            numbers = list(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
+            wide = [numbers.pop(0) if value == FULL32 and numbers else value for value in narrow]
+            return wide[0], wide[1], wide[2]
+        at += 4 + size
+    return narrow
+
+
+def _local(content: Content, at: int, name: bytes | None) -> tuple[Entry | None, list[str]]:
+    """The entry as its own header has it; ``name`` is what the directory calls it."""
+    record = content.read(at, 30) if 0 <= at <= content.size - 30 else b""
+    if record[:4] != LOCAL:
+        return None, []
+    _, flags, method, _, _, crc, packed, size, name_size, extra_size = struct.unpack("<5H3L2H", record[4:])
+    own = content.read(at + 30, name_size + extra_size)
+    size, packed, _ = _wide(own[name_size:], (size, packed, 0))
+    wrong = []
+    if name is not None and own[:name_size] != name:
+        wrong.append("Its two tables give an entry two names.")
+    entry = Entry(_text(own[:name_size]), at, at + 30 + name_size + extra_size, packed, size, crc, method, flags, 0)
+    return entry, wrong
+
+
+def _differences(entry: Entry, fields: tuple[Any, ...], packed: int, size: int) -> list[str]:
+    """What the two tables say differently; sizes may be left to a record behind the entry."""
+    wrong = []
+    if entry.method != fields[3] or (entry.flags ^ fields[2]) & 1:
+        wrong.append("Its two tables give an entry two ways to be unpacked.")
+    told = (entry.crc, entry.packed, entry.size)
+    if told != (fields[6], packed, size) and not (entry.flags & 8 and not any(told)) and not entry.flags & 8:
+        wrong.append("Its two tables give an entry two sizes or checksums.")
+    if (entry.flags | fields[2]) & 0x2041:
+        wrong.append("An entry is said to be encrypted.")
+    return wrong
+
+
+def _between(content: Content, entries: list[Entry]) -> list[str]:
+    position, previous = 0, None
+    for entry in sorted(entries, key=lambda one: one.header):
+        if entry.header < position and previous is not None:
+            return ["Its entries overlap."]
+        if entry.begin + entry.packed > content.size:
+            return ["An entry reaches beyond its end."]
+        position, previous = entry.begin + entry.packed, entry
+    return []
+
+
+def _hidden(content: Content, entries: list[Entry]) -> Iterator[Entry]:
+    """Entries that only their local headers know of, in the gaps between the others (or everywhere, without any)."""
+    known = sorted((entry.header, entry.begin + entry.packed) for entry in entries)
+    position = 0
+    for begin, end in [*known, (content.size, content.size)]:
+        yield from _stray(content, position, begin)
+        position = max(position, end)
+
+
+def _stray(content: Content, start: int, stop: int) -> Iterator[Entry]:
+    if stop - start < 30:
+        return
+    gap = content.read(start, min(stop - start, WHOLE // 8))
+    at = gap.find(LOCAL)
+    for _ in range(1000):
+        if at < 0:
+            return
+        entry, _wrong = _local(content, start + at, None)
+        if entry is not None and entry.name and entry.begin <= stop:
+            packed = entry.packed or max(0, stop - entry.begin)
+            yield Entry(
+                entry.name, entry.header, entry.begin, packed, entry.size, entry.crc, entry.method, entry.flags, 0
+            )
+        at = gap.find(LOCAL, at + 4)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def unpack(content: Content, entry: Entry, most: int) -> bytes:
+    """Up to ``most`` bytes of an entry; as much as comes out before it breaks. Raises Unfinished, ValueError."""
+    packed = content.read(entry.begin, min(entry.packed, WHOLE))
+    if entry.method == 0:
+        return packed[:most]
+    opener = _METHODS.get(entry.method)
+    if opener is None:
+        raise ValueError(f"method {entry.method}")
+    try:
+        data: bytes = opener(packed, most)
+    except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError, MemoryError) as error:
+        raise ValueError(str(error)) from error
+    content.budget.spend(len(data))
+    return data
+
+
+def _inflate(packed: bytes, most: int) -> bytes:
+    return zlib.decompressobj(-15).decompress(packed, most)
+
+
+def _bunzip(packed: bytes, most: int) -> bytes:
+    return bz2.BZ2Decompressor().decompress(packed, most)
+
+
+def _unlzma(packed: bytes, most: int) -> bytes:
+    """Method 14: a version, the size of the properties, the properties, then raw LZMA."""
+    size = struct.unpack("<H", packed[2:4])[0]
+    lc_lp_pb, dictionary = struct.unpack("<BL", packed[4:9])
+    if size != 5 or dictionary > 64 * 2**20:
+        raise ValueError("properties")
+    rest, lc = divmod(lc_lp_pb, 9)
+    pb, lp = divmod(rest, 5)
+    chain = [{"id": lzma.FILTER_LZMA1, "dict_size": dictionary, "lc": lc, "lp": lp, "pb": pb}]
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=chain).decompress(packed[9:], most)
+
+
+_METHODS = {8: _inflate, 12: _bunzip, 14: _unlzma}
