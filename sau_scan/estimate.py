@@ -8,12 +8,12 @@ from pathlib import Path
 
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.memory import peak_bytes
-from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import TooLittleTime
+from sau_scan.findings import Finding
 from sau_scan.options import Budget, Progress, ScanOptions, Silent
 from sau_scan.preparation import prepare, survey
 from sau_scan.rules import load_rules
-from sau_scan.static import check_files, check_weights
+from sau_scan.static import open_vetted, require_harmless
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,9 @@ def estimate(path: Path | str, options: ScanOptions | None = None, progress: Pro
     rules = load_rules(options.rules)
     check_compute(options.device, options.dtype)
     progress.stage("files", 1)
-    checkpoint = open_checkpoint(path, variant=options.variant, base=options.base)
-    check_files(checkpoint)
-    check_weights(checkpoint)
+    checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
     progress.done(f"{len(checkpoint.records)} vetted")
+    require_harmless(checkpoint, [note for note in notes if isinstance(note, Finding)])
     model = load_model(checkpoint, device=options.device, dtype=options.dtype)
     known = survey(model, rules, options.seed, progress)
     before = time.perf_counter() - started
