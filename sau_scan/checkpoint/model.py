@@ -152,7 +152,7 @@ class DiffusionModel:
         clip = tower(self.text_encoder) if len(self.tokenizers) == 1 else None
         if clip is None:
             return torch.cat([self.encode(some).pooled for some in torch.split(ids, 64)])
-        return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor)
+        return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor).last
 
     def predict_noise(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor) -> Tensor:
         """The noise in ``latents`` [B, C, h, w] at ``timestep`` (one, or [B]) given ``hidden`` [B, L + R, D].

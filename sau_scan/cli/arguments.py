@@ -72,7 +72,11 @@ Declared = Annotated[
 BudgetOption = Annotated[
     Budget, typer.Option("--budget", rich_help_panel=_SCAN, help="How much the scan may cost in UNet passes.")
 ]
-BudgetOfFix = Annotated[
+BudgetOfDryScan = Annotated[
+    bool,
+    typer.Option("--dry-run", rich_help_panel=_SCAN, help="Only say what each budget would take, in time and memory."),
+]
+Fix = Annotated[
     Budget | None,
     typer.Option(
         "--budget", rich_help_panel=_SCAN,
