@@ -57,10 +57,6 @@ def estimate(path: Path | str, options: ScanOptions | None = None, progress: Pro
     check_compute(options.device, options.dtype)
     progress.stage("files", 1)
     checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
-<<<<<<< HEAD
-    require_harmless(checkpoint, (note for note in notes if isinstance(note, Finding)))
-=======
->>>>>>> 6feca7c64bb207860353b3901279dd3be8cebd32
     progress.done(f"{len(checkpoint.records)} vetted")
     require_harmless(checkpoint, [note for note in notes if isinstance(note, Finding)])
     model = load_model(checkpoint, device=options.device, dtype=options.dtype)

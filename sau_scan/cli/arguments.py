@@ -72,11 +72,7 @@ Declared = Annotated[
 BudgetOption = Annotated[
     Budget, typer.Option("--budget", rich_help_panel=_SCAN, help="How much the scan may cost in UNet passes.")
 ]
-BudgetOfDryScan = Annotated[
-    bool,
-    typer.Option("--dry-run", rich_help_panel=_SCAN, help="Only say what each budget would take, in time and memory."),
-]
-Fix = Annotated[
+BudgetOfFix = Annotated[
     Budget | None,
     typer.Option(
         "--budget", rich_help_panel=_SCAN,
@@ -111,6 +107,10 @@ Variant = Annotated[
     typer.Option(metavar="NAME", rich_help_panel=_SCAN, help="Scan the weights of this variant, such as fp16."),
 ]
 
+DryScan = Annotated[
+    bool,
+    typer.Option("--dry-run", rich_help_panel=_SCAN, help="Only say what each budget would take, in time and memory."),
+]
 Fix = Annotated[bool, typer.Option("--fix", rich_help_panel=_REPAIR, help="Repair what is found; needs --out.")]
 Out = Annotated[
     Path | None,
