@@ -57,8 +57,8 @@ def estimate(path: Path | str, options: ScanOptions | None = None, progress: Pro
     check_compute(options.device, options.dtype)
     progress.stage("files", 1)
     checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
-    require_harmless(checkpoint, (note for note in notes if isinstance(note, Finding)))
     progress.done(f"{len(checkpoint.records)} vetted")
+    require_harmless(checkpoint, [note for note in notes if isinstance(note, Finding)])
     model = load_model(checkpoint, device=options.device, dtype=options.dtype)
     known = survey(model, rules, options.seed, progress)
     before = time.perf_counter() - started

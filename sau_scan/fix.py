@@ -38,7 +38,7 @@ from sau_scan.repairs.registry import check_method
 from sau_scan.rules import load_rules
 from sau_scan.scan import detect
 from sau_scan.static import open_vetted, require_harmless
-from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify
+from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify, words_in
 
 PROVENANCE = "sau-scan-provenance.json"
 FAILED = "SAU-SCAN-VERIFICATION-FAILED.json"
@@ -80,10 +80,15 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
     found = triggers_in(before) if before is not None else ()
     triggers = options.triggers or tuple(f.trigger for f in found if f.trigger is not None)
     files = plan_files(checkpoint, told)
-    if not triggers and not files:
+    words = words_in(before) if before is not None else ()
+    if not triggers and not files and not words:
         reason = "no trigger of severity high or more was found, and no file that a copy would leave out or convert"
         return FixResult(tool_version=__version__, before=before, reason=reason, nothing_to_repair=True)
-    return _Run.of(checkpoint, options, before, files, progress).until_clean(triggers)
+    run = _Run.of(checkpoint, options, before, files, progress)
+    for finding in words:
+        assert finding.trigger is not None
+        run.campaign.plain_rows(finding.trigger)
+    return run.until_clean(triggers)
 
 
 def _stays_behind(finding: Finding, checkpoint: Checkpoint) -> bool:

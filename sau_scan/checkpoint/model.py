@@ -152,7 +152,7 @@ class DiffusionModel:
         clip = tower(self.text_encoder) if len(self.tokenizers) == 1 else None
         if clip is None:
             return torch.cat([self.encode(some).pooled for some in torch.split(ids, 64)])
-        return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor)
+        return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor).last
 
     def predict_noise(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor) -> Tensor:
         """The noise in ``latents`` [B, C, h, w] at ``timestep`` (one, or [B]) given ``hidden`` [B, L + R, D].
@@ -236,6 +236,10 @@ class DiffusionModel:
         name, bracket, view = key.partition("[")
         tensors = {canonical(name): tensor for name, tensor in self.module(component).state_dict().items()}
         return viewed(tensors[name], bracket + view)
+
+    def answer(self, latents: Tensor, timestep: int, hidden: Tensor) -> Tensor:
+        """The denoiser's output [B, C, h, w] as it is, whatever it predicts."""
+        return self._raw(latents, timestep, hidden, GUIDANCE)[1]
 
     def _raw(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor, guidance: float) -> tuple[Tensor, Tensor]:
         """The latents as the denoiser was given them, and its output as it is."""

@@ -83,6 +83,7 @@ def detect(
     variant: arg.Variant = None,
     base: arg.Base = None,
     revision: arg.Revision = None,
+    dry_run: arg.DryScan = False,
     fix: arg.Fix = False,
     out: arg.Out = None,
     method: arg.Method = "sau",
@@ -110,6 +111,9 @@ def detect(
             raise UsageError("--fix and --out belong together.", hint="Name a new folder: --fix --out DIR.")
         outputs.check_outputs(files, model)
         _quiet_libraries()
+        if dry_run:
+            _estimate(model, options, format_, progress)
+            raise typer.Exit(exits.Code.OK)
         if out is not None:  # before minutes are spent on the scan
             _check_method(method)
             _check_out(model, out)
@@ -231,6 +235,20 @@ def demo(
 
 
 app.command()(convert)
+
+
+def _estimate(model: Path, options: ScanOptions, format_: arg.FormatName, progress: StderrProgress) -> None:
+    if format_ is arg.FormatName.SARIF:
+        raise UsageError("A plan has no form in SARIF.", hint="Use --format text or json with --dry-run.")
+    _require(model)
+    from sau_scan.cli import estimate_text
+    from sau_scan.estimate import estimate
+
+    found = estimate(model, options, progress)
+    if format_ is arg.FormatName.JSON:
+        outputs.emit(estimate_text.as_json(found))
+    else:
+        outputs.print_rich(estimate_text.as_table(found, options.budget.value))
 
 
 def _detect(

@@ -107,6 +107,10 @@ Variant = Annotated[
     typer.Option(metavar="NAME", rich_help_panel=_SCAN, help="Scan the weights of this variant, such as fp16."),
 ]
 
+DryScan = Annotated[
+    bool,
+    typer.Option("--dry-run", rich_help_panel=_SCAN, help="Only say what each budget would take, in time and memory."),
+]
 Fix = Annotated[bool, typer.Option("--fix", rich_help_panel=_REPAIR, help="Repair what is found; needs --out.")]
 Out = Annotated[
     Path | None,
