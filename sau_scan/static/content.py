@@ -19,8 +19,11 @@ MOST_SECONDS = 40.0
 
 @dataclass
 class Budget:
-    """What one file on disk may cost, with everything packed into it."""
+    """What one file on disk, of ``size`` bytes, may cost with everything packed into it. ``claimed``: what all archives
+    in it say they unpack to."""
 
+    size: int = 0
+    claimed: int = 0
     seconds: float = MOST_SECONDS
     unpacked: int = MOST_UNPACKED
     started: float = field(default_factory=time.monotonic)

@@ -18,6 +18,7 @@ _GRAPH = re.compile(rb"\b(ReadFile|WriteFile|PyFunc|PyFuncStateless|EagerPyFunc|
 # ONNX: an entry of external data, key "location", then the path with its length.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 _TEMPLATE = b"tokenizer.chat_template"
+SUFFIXES = frozenset({".h5", ".hdf5", ".keras", ".json", ".pb", ".onnx"})
 LOOKED_AT = 16 * 2**20
 
 
@@ -36,8 +37,10 @@ def check_numpy(content: Content) -> Iterator[Fact]:
 
 def check_model_code(content: Content) -> Iterator[Fact]:
     """Code within models of other frameworks, found by the words that their loaders act on."""
-    data = content.read(0, min(content.size, LOOKED_AT))
     suffix = content.suffix
+    if suffix not in SUFFIXES and content.head(4) not in {b"GGUF", b"\x89HDF"}:
+        return
+    data = content.read(0, min(content.size, LOOKED_AT))
     keras = suffix in {".h5", ".hdf5", ".keras", ".json"} or data[:8] == b"\x89HDF\r\n\x1a\n"
     if keras and _LAMBDA.search(data):
         yield Fact("model-code", f"{content.shown.capitalize()} has a Keras layer that is stored as Python code.")

@@ -7,11 +7,13 @@ import stat
 from pathlib import Path
 
 from sau_scan.findings import Finding, Skipped
+from sau_scan.static.facts import Fact
 from sau_scan.static.inspection import failed
 from sau_scan.static.tree import open_regular, walk
 from sau_scan.static.watch import Watch
 
 CHUNK = 4 * 2**20
+MOST_BYTES = 64 * 2**30  # a sparse file can claim any size
 
 
 def vet_file(path: Path | str) -> list[Finding | Skipped]:
@@ -49,6 +51,9 @@ def _feed(watch: Watch, relpath: str) -> None:
         with open_regular(watch.root / relpath) as file:
             size = file.seek(0, 2)
             file.seek(0)
+            if size > MOST_BYTES:
+                watch.note(relpath, [Fact("analyser-failed", f"It claims {size:,} bytes, and was not read.")])
+                return
             sink = watch.begin(relpath, size)
             while count := file.readinto(buffer):  # type: ignore[attr-defined]
                 digest.update(buffer[:count])

@@ -186,5 +186,5 @@ class _File:
                 self._inspect(stream)
 
     def _inspect(self, stream: BinaryIO) -> None:
-        content = Content(self._relpath, self._seen, stream, Budget())
+        content = Content(self._relpath, self._seen, stream, Budget(self._seen))
         self._watch.note(self._relpath, inspect(content))
