@@ -135,7 +135,7 @@ def check_tar(content: Content, look: Look) -> Iterator[Fact]:
                     raise Unfinished(f"{content.shown} has more than {MOST_MEMBERS:,} members")
                 yield from _member(content, member, look)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError, EOFError) as error:
-        yield Fact("archive-broken", f"{content.shown.capitalize()} is a damaged tar ({ascii(str(error))[1:60]}).")
+        yield Fact("archive-broken", f"{content.subject} is a damaged tar ({ascii(str(error))[1:60]}).")
 
 
 def _member(content: Content, member: tarfile.TarInfo, look: Look) -> Iterator[Fact]:
@@ -159,9 +159,9 @@ def check_wrapped(content: Content, kind: str, look: Look) -> Iterator[Fact]:
     if len(data) > WHOLE and len(data) > BOMB_RATIO * content.size:
         yield Fact("archive-bomb", f"{content.size:,} bytes unpack to more than {WHOLE:,}.")
     elif len(data) > WHOLE or content.size > WHOLE:
-        yield Fact("archive-packed", f"{content.shown.capitalize()} is {kind}; it was not unpacked to its end.")
+        yield Fact("archive-packed", f"{content.subject} is {kind}; it was not unpacked to its end.")
     elif problem:
-        yield Fact("archive-broken", f"{content.shown.capitalize()} cannot be unpacked to its end ({problem}).")
+        yield Fact("archive-broken", f"{content.subject} cannot be unpacked to its end ({problem}).")
     if data:
         yield from look(content.unpacked(PurePosixPath(content.name).stem, data))
 
@@ -201,7 +201,7 @@ def check_packed(content: Content, kind: str) -> Iterator[Fact]:
             "archive-packed", f"It is a {kind} archive with the pickle {escape(pickles[0])[:80]}.", Severity.CRITICAL
         )
     else:
-        yield Fact("archive-packed", f"{content.shown.capitalize()} is a {kind} archive, which is not unpacked.")
+        yield Fact("archive-packed", f"{content.subject} is a {kind} archive, which is not unpacked.")
 
 
 def _names_in_7z(content: Content) -> list[str] | None:

@@ -85,8 +85,13 @@ class Content:
 
     @property
     def shown(self) -> str:
-        """How sentences call it: "it", or the entry's name."""
+        """How sentences call it."""
         return f"its entry {escape(self.name)[:80]}" if self.inside else "the file"
+
+    @property
+    def subject(self) -> str:
+        """The same at the beginning of a sentence."""
+        return self.shown[0].upper() + self.shown[1:]
 
     def read(self, start: int, count: int) -> bytes:
         """Up to ``count`` bytes at ``start``."""

@@ -97,9 +97,9 @@ def _judge(traces: list[Trace], data: bytes, content: Content, certain: bool) ->
     if any(one.protocol > 5 for one in traces):
         yield Fact("pickle-broken", f"A pickle in {content.shown} claims a protocol that does not exist.")
     elif certain and traces and traces[0].broken and not _is_old_torch(traces):
-        yield Fact("pickle-broken", f"{content.shown.capitalize()} breaks off as a pickle ({traces[0].broken}).")
+        yield Fact("pickle-broken", f"{content.subject} breaks off as a pickle ({traces[0].broken}).")
     if certain and whole and not strange and not altered:
-        yield Fact("pickle", f"{content.shown.capitalize()} is a pickle that holds tensors and plain values only.")
+        yield Fact("pickle", f"{content.subject} is a pickle that holds tensors and plain values only.")
 
 
 def _plausible(found: Global) -> bool:

@@ -16,7 +16,7 @@ MOST_BRACKETS = 2_500_000
 SHOWN = 60
 # What no description of a model says, and programs do.
 CODE = re.compile(
-    r"__import__\s*\(|\b(?:eval|exec|compile)\s*\(\s*['\"\w(]|\bos\s*\.\s*(?:system|popen|exec[lv])|"
+    r"__import__\s*\(|(?<![.\w])(?:eval|exec)\s*\(\s*['\"\w(]|\bos\s*\.\s*(?:system|popen|exec[lv])|"
     r"\bsubprocess\s*\.|\bimportlib\s*\.|\bpickle\s*\.\s*loads?|\bctypes\s*\.|\bmarshal\s*\.\s*loads|"
     r"<script\b|javascript:|data:text/html|\bpowershell\b|(?:curl|wget)\s[^|\n]{1,300}\|\s*(?:ba)?sh\b|"
     r"\bbase64\s*\.\s*b64decode|^#!\s*/|!!python/|\brm\s+-rf\s+[/~]",
