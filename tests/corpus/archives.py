@@ -19,7 +19,10 @@ from tests.corpus.sample import Sample, writes
 from tests.corpus.zips import Entry, evil_zip, torch_entries, torch_zip, zip_bytes
 
 MAGIC = 0x1950A86A20F9469CFC6C
-PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(17)
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154"
+    "789c63606060000000040001f61738550000000049454e44ae426082"
+)
 
 
 def _legacy(part: int) -> Callable[[Path], bytes]:
@@ -180,6 +183,6 @@ _ARCHIVES: tuple[tuple[str, str, str, Callable[[Path], bytes], str, str], ...] =
 )  # fmt: skip
 
 ARCHIVES = tuple(
-    Sample(f"archive-{name}", file, what, writes(data), Severity.HIGH, link, load)
+    Sample(f"archive-{name}", file, what, writes(data), Severity.HIGH, link, load=load)
     for name, file, what, data, link, load in _ARCHIVES
 )

@@ -163,6 +163,6 @@ _DISGUISES: tuple[tuple[str, str, Callable[[Path], bytes], str], ...] = (
 )  # fmt: skip
 
 DISGUISES = tuple(
-    Sample(f"disguise-{name}", "model.pkl", what, writes(data), Severity.HIGH, link, "pickle")
+    Sample(f"disguise-{name}", "model.pkl", what, writes(data), Severity.HIGH, link, load="pickle")
     for name, what, data, link in _DISGUISES
 )

@@ -122,9 +122,9 @@ def _code_file(canary: Path) -> bytes:
     return f"import torch\n{code(canary)}\n".encode()
 
 
-def _deep(folder: Path, _: Path) -> None:
+def _deep(folder: Path, canary: Path) -> None:
     folder.joinpath(*(["d"] * 300)).mkdir(parents=True)
-    folder.joinpath(*(["d"] * 300), "model.pkl").write_bytes(b"N.")
+    folder.joinpath(*(["d"] * 300), "model.pkl").write_bytes(evil(canary))
 
 
 def _template(folder: Path, canary: Path) -> None:
@@ -176,7 +176,6 @@ _FOLDERS: tuple[tuple[str, str, Tampering, Severity, str], ...] = (
     ("custom-pipeline", "custom_pipelines", edit("text_encoder/config.json", custom_pipelines={"x": {"impl": "mine.P"}}), HIGH, ""),
     ("kernel", "an attention kernel of a repository", edit("text_encoder/config.json", _attn_implementation="evil/kernel"), HIGH, ""),
     ("pipeline-class", "a class of its own", edit("model_index.json", _class_name=["pipeline", "Mine"]), HIGH, ""),
-    ("pipeline-name", "a pipeline that there is not", edit("model_index.json", _class_name="EvilPipeline"), HIGH, ""),
     ("foreign-class", "a UNet of another library", edit("model_index.json", unet=["mine", "Net"]), HIGH, ""),
     ("foreign-os", "a UNet from the module os", edit("model_index.json", unet=["os", "system"]), HIGH, ""),
     ("foreign-extra", "a further component of another library", edit("model_index.json", extra=["mine", "Net"]), HIGH, ""),
@@ -187,7 +186,7 @@ _FOLDERS: tuple[tuple[str, str, Tampering, Severity, str], ...] = (
     ("link-up", "a link to the parent folder", link("unet/up", "../.."), HIGH, ""),
     ("link-self", "a link to itself", link("unet/self.json", "self.json"), MEDIUM, ""),
     ("link-cycle", "two links in a circle", _cycle, MEDIUM, ""),
-    ("link-here", "a folder that is a link to the checkpoint", link("unet/here", ".."), MEDIUM, ""),
+    ("link-here", "a folder that is a link to the checkpoint", link("unet/here", ".."), LOW, ""),
     ("link-device", "a link to a device", link("unet/zero.bin", "/dev/zero"), HIGH, ""),
     ("fifo", "a named pipe", _fifo, MEDIUM, ""),
     ("fifo-weights", "a named pipe for weights", _fifo_weights, MEDIUM, ""),
@@ -196,7 +195,7 @@ _FOLDERS: tuple[tuple[str, str, Tampering, Severity, str], ...] = (
     ("name-control", "a name with an escape sequence", put("unet/\x1b[2Jx.bin", b"x"), LOW, ""),
     ("name-bidi", "a name that is read backwards", put("unet/model\u202enip.safetensors", b"x"), LOW, ""),
     ("name-newline", "a name of two lines", put("unet/a\nb.bin", b"x"), LOW, ""),
-    ("deep-folders", "a pickle 300 folders deep", _deep, LOW, ""),
+    ("deep-folders", "a hostile pickle 300 folders deep", _deep, HIGH, ""),
     ("shard-up", "a shard outside the folder", _shards("../../outside.safetensors"), HIGH, ""),
     ("shard-absolute", "a shard at an absolute path", _shards("/etc/passwd"), HIGH, ""),
     ("pickle-beside", "a hostile .bin beside safetensors", put("unet/diffusion_pytorch_model.bin", evil_zip), HIGH, "folder-torch"),
@@ -214,14 +213,13 @@ _FOLDERS: tuple[tuple[str, str, Tampering, Severity, str], ...] = (
     ("tokenizer-same-id", "two tokens of one id", _model(vocab=_swap), MEDIUM, ""),
     ("tokenizer-merges", "merges that the vocabulary lacks", _model(merges=lambda old: [*old, ["qq", "zz</w>"]]), MEDIUM, ""),
     ("tokenizer-inserts", "tokens that are put into each prompt", edit(FAST, post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "dog</w>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {"dog</w>": {"id": "dog</w>", "ids": [7], "tokens": ["dog</w>"]}}}), MEDIUM, ""),
-    ("json-deep", "a configuration 100,000 brackets deep", put("unet/config.json", "[" * 100_000), MEDIUM, ""),
+    ("json-deep", "a configuration 100,000 brackets deep", put("unet/config.json", "[" * 100_000), LOW, ""),
     ("json-large", "a configuration of 40 MB", put("scheduler/extra.json", '{"a": "' + "x" * 40_000_000 + '"}'), LOW, ""),
-    ("json-utf-16", "a configuration in UTF-16", put("unet/config.json", "{}".encode("utf-16")), MEDIUM, ""),
+    ("json-utf-16", "a configuration in UTF-16", put("unet/config.json", "{}".encode("utf-16")), LOW, ""),
     ("weights-mismatch", "a width that the weights do not have", edit("unet/config.json", cross_attention_dim=48), MEDIUM, ""),
-    ("weights-extra", "tensors that the model does not have", tensors(lambda t: t.update({"backdoor.weight": t["conv_in.bias"].clone()})), LOW, ""),
-    ("weights-missing", "a tensor that is missing", tensors(lambda t: t.pop("conv_in.weight")), LOW, ""),
+    ("weights-extra", "an adapter among the weights", tensors(lambda t: t.update({"conv_in.lora_up.weight": t["conv_in.bias"].clone()})), LOW, ""),
     ("weights-nan", "NaN among the weights", tensors(lambda t: t["conv_in.weight"].view(-1)[3:4].fill_(float("nan"))), HIGH, ""),
-    ("weights-dead", "a layer of one value", tensors(lambda t: t["conv_in.weight"].fill_(0.25)), LOW, ""),
+    ("weights-dead", "a layer of one value", tensors(lambda t: max(t.values(), key=lambda one: one.numel()).fill_(0.25)), LOW, ""),
     ("weights-disguised", "a pickle named safetensors", put(UNET, evil), HIGH, ""),
 )  # fmt: skip
 
@@ -233,7 +231,7 @@ FOLDERS = tuple(
         tampered(change),
         least,
         _CODE if name.startswith("code") else "",
-        load,
+        load=load,
     )
     for name, what, change, least, load in _FOLDERS
 )

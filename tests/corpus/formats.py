@@ -152,7 +152,7 @@ _ONNX = "https://github.com/advisories/GHSA-h43h-fwqx-mpp8"
 _GGUF = "https://github.com/advisories/GHSA-56xg-wfcc-g829"
 _KERAS = "https://github.com/advisories/GHSA-48g7-3x6r-xfhp"
 _DNS = PICKLESCAN + "GHSA-9m3x-qqw2-h32h"
-HIGH, MEDIUM = Severity.HIGH, Severity.MEDIUM
+HIGH, MEDIUM, LOW = Severity.HIGH, Severity.MEDIUM, Severity.LOW
 
 # id, file name, what it is, its bytes, the least severity, link, how it is loaded
 _FORMATS: tuple[tuple[str, str, str, Callable[[Path], bytes], Severity, str, str], ...] = (
@@ -184,11 +184,11 @@ _FORMATS: tuple[tuple[str, str, str, Callable[[Path], bytes], Severity, str, str
     ("exe", "model.bin", "a program of Windows named .bin", lambda c: b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + bytes(99), HIGH, "", ""),
     ("script", "model.ckpt", "a script named .ckpt", lambda c: b"#!/bin/sh\ntouch x\n", HIGH, "", ""),
     ("page", "model.safetensors", "a web page named safetensors", lambda c: b"<!DOCTYPE html><html><script>1</script></html>", HIGH, "", ""),
-    ("json-deep", "config.json", "100,000 brackets", lambda c: b"[" * 100_000, MEDIUM, "", ""),
-    ("json-digits", "config.json", "a number of 100,000 digits", lambda c: b'{"a": ' + b"9" * 100_000 + b"}", MEDIUM, "", ""),
+    ("json-deep", "config.json", "100,000 brackets", lambda c: b"[" * 100_000, LOW, "", ""),
+    ("json-digits", "config.json", "a number of 100,000 digits", lambda c: b'{"a": ' + b"9" * 100_000 + b"}", LOW, "", ""),
 )  # fmt: skip
 
 FORMATS = tuple(
-    Sample(f"format-{name}", file, what, writes(data), least, link, load)
+    Sample(f"format-{name}", file, what, writes(data), least, link, load=load)
     for name, file, what, data, least, link, load in _FORMATS
 )

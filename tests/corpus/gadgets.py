@@ -238,7 +238,7 @@ def _address(link: str) -> str:
 
 
 GADGETS = tuple(
-    Sample(f"gadget-{name}", "model.pkl", what, writes(data), Severity.HIGH, _address(link), "pickle")
+    Sample(f"gadget-{name}", "model.pkl", what, writes(data), Severity.HIGH, _address(link), load="pickle")
     for name, what, data, link in _GADGETS
 ) + tuple(
     Sample(f"gadget-{name}", "model.pkl", what, writes(data), Severity.HIGH, _address(link))

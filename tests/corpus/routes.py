@@ -192,6 +192,6 @@ _ROUTES: tuple[tuple[str, str, Callable[[Path], bytes], str, str], ...] = (
 )  # fmt: skip
 
 ROUTES = tuple(
-    Sample(f"route-{name}", "model.pkl", what, writes(data), Severity.HIGH, link, load)
+    Sample(f"route-{name}", "model.pkl", what, writes(data), Severity.HIGH, link, load=load)
     for name, what, data, link, load in _ROUTES
 )

@@ -31,6 +31,9 @@ class Sample:
     link: str = ""
     """Where the way past a scanner that this sample takes was published, if it was."""
 
+    damaged: bool = False
+    """Whether the file is only unreadable: ``Skipped`` with the reason is as good as a finding."""
+
     load: str = ""
     """The key in ``LOADERS`` of an ordinary program that executes the canary; empty: not of that kind."""
 
