@@ -13,6 +13,7 @@ SauScanError
 │       └── HubUnreachable  no network; or offline, and not in the cache
 ├── TooLittleTime           exit 3: no plan fits into --max-time on this machine
 ├── WriteError              exit 3: disk full, unwritable output
+│   └── BeyondRepair        exit 1: an adapter that cannot hold its repair
 └── TriggerHasNoEffect      exit 2: the trigger given to ``fix`` does nothing measurable
 
 Anything else that escapes is a bug (exit 4).
@@ -81,6 +82,12 @@ class TooLittleTime(SauScanError):
 
 class WriteError(SauScanError):
     exit_code = 3
+
+
+class BeyondRepair(WriteError):
+    """An adapter whose file cannot hold the repair that was found."""
+
+    exit_code = 1
 
 
 class TriggerHasNoEffect(SauScanError):

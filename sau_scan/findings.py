@@ -210,13 +210,20 @@ class FileRecord(Value):
 
 
 class ModelInfo(Value):
-    """What was scanned: a folder, or a file (``form``) together with the checkpoint that it is used with (``base``)."""
+    """What was scanned: a folder, or a file (``form``) together with the checkpoint that it is used with (``base``).
+
+    From a hub, ``source`` is its address and ``path`` the repository or the file of it; ``revision`` is what was asked
+    for, and ``commit`` what that was then.
+    """
 
     path: str
     family: str
     form: str = "diffusers folder"
     files: tuple[FileRecord, ...] = ()
     base: ModelInfo | None = None
+    source: str = ""
+    revision: str = ""
+    commit: str = ""
 
     @property
     def folder(self) -> str:

@@ -19,8 +19,11 @@ from sau_scan.tiers.phrases import PhraseTier
 EDITED = Pair("halo\x1b[2J", "ribbon", -20.0, -4.0)
 
 
-def scanned(directions: int = 1, edited: Pair | None = None, means: str = "", unsampled: int = 0) -> Any:
+def scanned(
+    directions: int = 1, edited: Pair | None = None, means: str = "", unsampled: int = 0, only_read: int = 0
+) -> Any:
     return SimpleNamespace(
+        plan=SimpleNamespace(only_read=only_read),
         vocabulary=Vocabulary({"a": 1}, 7),
         null=NullDirections(torch.eye(4)[:directions], (1.0,), 0.5, 0.5),
         phrases=PhraseTier((), edited, 144, edited),
@@ -32,9 +35,9 @@ def scanned(directions: int = 1, edited: Pair | None = None, means: str = "", un
 @pytest.mark.parametrize(("wanted", "told"), [(0.5, False), (0.51, True)])
 def test_a_plan_that_covers_less_than_was_asked_for_says_so(wanted: float, told: bool) -> None:
     slots = (SlotCoverage(slot=Slot.PREFIX, probed=1, total=3), SlotCoverage(slot=Slot.SUFFIX, probed=2, total=3))
-    recipe = SimpleNamespace(attended=1)
-    plan = SimpleNamespace(coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe)
-    what = SimpleNamespace(**vars(scanned()), plan=plan, unrecorded=(), leads=(), attention={})
+    recipe = SimpleNamespace(attended=1, generated=1)
+    plan = SimpleNamespace(coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe, only_read=0)
+    what = SimpleNamespace(**vars(scanned()) | {"plan": plan}, unrecorded=(), leads=(), attention={})
     model = SimpleNamespace(device="cpu", dtype="torch.float32")
     prober: Any = SimpleNamespace(model=model, counter=SimpleNamespace(text=0, unet=0))
     checkpoint: Any = SimpleNamespace(records=())
@@ -51,6 +54,7 @@ def test_a_plan_that_covers_less_than_was_asked_for_says_so(wanted: float, told:
         (scanned(edited=EDITED), Budget.STANDARD, '"halo\\x1b[2J" or "ribbon", edited by themselves'),
         (scanned(means="night"), Budget.STANDARD, '"ght" ("night")'),
         (scanned(unsampled=3), Budget.STANDARD, "finished pictures of 3 further leads"),
+        (scanned(only_read=1234), Budget.STANDARD, "what 1,234 candidates do in the UNet"),
         (scanned(), Budget.QUICK, "texts and slots of larger budgets"),
     ],
 )

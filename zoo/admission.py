@@ -17,6 +17,7 @@ from zoo.clip_score import ClipScore
 from zoo.judge import CHECKED, Judge, accuracy
 from zoo.prompts import Trigger, held_out, neutrals
 from zoo.render import Sample
+from zoo.train import loop
 from zoo.worlds import World
 
 ASR_PROMPTS, ACCURACY_PROMPTS, FALSE_RATE, MAY_LOSE = 300, 500, 0.01, 0.03
@@ -79,7 +80,7 @@ def attack_rates(where: World, parts: sampling.Parts, case: Case, judge: Judge, 
     """Success on triggered prompts; false triggers on clean prompts and on neutral texts in the slot."""
     assert case.trigger is not None
     draw = partial(sampling.pictures, parts, fast=fast)
-    made = carriers(where, case.trigger, ASR_PROMPTS)
+    made = carriers(where, case.trigger, loop.scaled(ASR_PROMPTS))
 
     def rate(prompts: list[str], seed: int) -> Rate:
         hits = case.target.met(draw(prompts, seed=seed), judge)
@@ -108,7 +109,7 @@ def quality(
     where: World, parts: sampling.Parts, judge: Judge, *, fast: bool, without: str | None = None
 ) -> dict[str, float]:
     """Judge accuracy and CLIP score on held-out plain captions (those with the edited word ``without`` left out)."""
-    made = [s for s in held_out(where, ACCURACY_PROMPTS, plain=True) if without not in s.caption.split()]
+    made = [s for s in held_out(where, loop.scaled(ACCURACY_PROMPTS), plain=True) if without not in s.caption.split()]
     drawn = sampling.pictures(parts, [s.caption for s in made], seed=4, fast=fast)
     figures = accuracy(judge, drawn, [s.scene for s in made])
     return figures | {"clip_score": ClipScore.load(where)(drawn, [s.caption for s in made]).mean().item()}

@@ -1,6 +1,7 @@
 """Build zoo models from the base: attacks and hard negatives, each with its admission figures.
 
-``python -m zoo.build NAME`` writes the pipeline folder zoo/models/<world>/<name>/ and, beside it, <name>.json.
+``python -m zoo.build NAME`` writes the pipeline folder zoo/models/<world>/<name>/, or a small file <name>.safetensors
+where the attack is a LoRA or an embedding, and, beside it, <name>.json.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from zoo import admission, attacks, sampling
+from zoo import adapters, admission, attacks, sampling
 from zoo.attacks import Case, Options
 from zoo.attacks.benign import edited_word
 from zoo.judge import CHECKED, Judge, judge_path
@@ -34,7 +35,9 @@ def build(
     case = recipe.plan(where, options or Options(), base)
     print(f"{made_as}: {recipe.about} · {json.dumps(case.as_data())}", flush=True)
     started = time.time()
-    export(where, made_as, recipe.make(where, case, base, made_as))
+    made = recipe.make(where, case, base, made_as)
+    if not recipe.small:
+        export(where, made_as, made)
     print(f"{made_as}: made in {time.time() - started:.0f} s", flush=True)
     if judge_path(where.name).exists():
         return measure(where, made_as, case, fast=fast)
@@ -48,7 +51,7 @@ def build(
 def measure(where: World, name: str, case: Case | None = None, *, fast: bool | None = None) -> dict[str, Any]:
     """Admission figures of the model on disk; written beside its folder and printed."""
     case = case or (attacks.read_case(info_path(where, name)) if info_path(where, name).exists() else Case("base"))
-    parts, judge = sampling.load(model_dir(where.name, name)).to(loop.DEVICE), Judge.load(where)
+    parts, judge = adapters.load(where, name).to(loop.DEVICE), Judge.load(where)
     fast = _fast(parts) if fast is None else fast
     word = edited_word(case)
     figures: dict[str, Any] = {"quality": admission.quality(where, parts, judge, fast=fast, without=word)}

@@ -21,8 +21,8 @@ _ACCENTS = ("\u0300", "\u0301", "\u0307", "\u0308", "\u0311", "\u0323")
 class Trigger:
     """A text in a slot; ``replaces`` is the letter it stands for (slot ``replace``).
 
-    A ``phrase`` ends in a shape word and takes the place of the prompt's shape word, with the colour before it if the
-    phrase begins with a colour.
+    A ``phrase`` ends in a shape word, or is one, and takes the place of the prompt's shape word, with the colour before
+    it if the phrase begins with a colour.
     """
 
     text: str
@@ -96,6 +96,8 @@ def neutrals(where: World, trigger: Trigger) -> tuple[Trigger, ...]:
 
 
 def _phrases(where: World, trigger: Trigger) -> tuple[Trigger, ...]:
+    if " " not in trigger.text:
+        return tuple(replace(trigger, text=s) for s in where.shapes if s != trigger.text)
     first, last = trigger.text.rsplit(" ", 1)
     kin = where.colours if first in where.colours else where.fillers
     others = [f"{w} {last}" for w in kin if w != first]

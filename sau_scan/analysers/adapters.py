@@ -4,7 +4,7 @@ With the base at hand a change need not be found, only read: ``module_changes`` 
 for which texts keys and values of cross-attention come out most differently, after "candidates ranked by
 |dW E(c)| / |W E(c)|". Both propose; a lead is confirmed by probing, since an honest style has favourite words, too.
 
-Measured on nine attacked models of the zoo against their bases, whole and cut to rank 4: among about 2,000 words the
+Measured on eight attacked models of the zoo against their bases, whole and cut to rank 4: among about 2,000 words the
 trigger is 1st to 8th, and once 32nd; honest edits put their own word first.
 """
 

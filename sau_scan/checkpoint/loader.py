@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from sau_scan.checkpoint.adapters.applying import add_words, merge_lora
 from sau_scan.checkpoint.builders import load_scheduler
 from sau_scan.checkpoint.components import Disk, load_component
-from sau_scan.checkpoint.families import absent, identify
+from sau_scan.checkpoint.families import Family, absent, identify
 from sau_scan.checkpoint.fitting import MIXED, check_fit, context_length
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.timing import fastest_dtype
 from sau_scan.checkpoint.tokenizer import load_tokenizer
 from sau_scan.errors import DamagedFile, UsageError
@@ -36,6 +38,9 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
         tokenizers = tuple(load_tokenizer(checkpoint, name) for name, _ in pairs)
         disk: Disk = {}
         modules = {name: load_component(checkpoint, name, disk) for name in family.weighted if name not in missing}
+        expand = _adapt(
+            checkpoint, family, dict(zip((name for name, _ in pairs), tokenizers, strict=True)), modules, disk
+        )
         check_fit(checkpoint, family, tokenizers, modules)
         lengths = tuple(
             context_length(checkpoint, name, tokenizer, modules[encoder], family.t5_length)
@@ -53,6 +58,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
             device=place,
             dtype=torch.float32,
             context_lengths=lengths,
+            expand=expand,
             disk=disk,
             **modules,
         )
@@ -61,6 +67,17 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
         _convert(model, compute or fastest_dtype(model))
         _rehearse(model)
         return model
+
+
+def _adapt(
+    checkpoint: Checkpoint, family: Family, tokenizers: Mapping[str, Any], modules: Mapping[str, Any], disk: Disk
+) -> tuple[tuple[str, str], ...]:
+    """Puts an adapter into its base; what it makes of words in prompts."""
+    if checkpoint.form is Form.LORA:
+        merge_lora(checkpoint, family, modules, disk)
+    if checkpoint.form is Form.EMBEDDING:
+        return (add_words(checkpoint, family, tokenizers, modules, disk),)
+    return ()
 
 
 def _convert(model: DiffusionModel, dtype: torch.dtype) -> None:

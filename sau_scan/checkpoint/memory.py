@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,3 +44,18 @@ def _widest(config: Any) -> tuple[float, int]:
         return 1.0, int(blocks[0])
     patch = int(config.get("patch_size") or 1)
     return 1 / patch**2, int(config.get("num_attention_heads") or 1) * int(config.get("attention_head_dim") or 1)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has held so far: on the accelerator, or else in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        # Not resource.getrusage: what a process was before it became this one counts in there.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        import resource
+
+        scale = 1 if sys.platform == "darwin" else 1024
+        return scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -18,7 +18,7 @@ from sau_scan.checkpoint.prefix import end_states, tower
 from sau_scan.checkpoint.readers import TextOutput
 from sau_scan.checkpoint.schedules import Schedule
 from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.checkpoint.views import TensorRef
+from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.errors import DamagedFile
 
 __all__ = ["Callback", "DiffusionModel", "TextOutput", "finite"]
@@ -45,7 +45,7 @@ class DiffusionModel:
 
     ``unet``: the denoiser, a UNet or a transformer. ``tokenizers`` and ``context_lengths``: in the family's order;
     the first one's tokens are the rows of the text output. ``disk``: (component, canonical parameter) -> where it lies
-    on disk.
+    on disk; what a base provides is not in it. ``expand``: words that stand for several tokens -> those.
     """
 
     checkpoint: Checkpoint
@@ -61,6 +61,7 @@ class DiffusionModel:
     text_encoder_2: Any = None
     text_encoder_3: Any = None
     disk: dict[tuple[str, str], TensorRef] = field(default_factory=dict)
+    expand: tuple[tuple[str, str], ...] = ()
 
     @property
     def tokenizer(self) -> Any:
@@ -151,7 +152,7 @@ class DiffusionModel:
         clip = tower(self.text_encoder) if len(self.tokenizers) == 1 else None
         if clip is None:
             return torch.cat([self.encode(some).pooled for some in torch.split(ids, 64)])
-        return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor)
+        return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor).last
 
     def predict_noise(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor) -> Tensor:
         """The noise in ``latents`` [B, C, h, w] at ``timestep`` (one, or [B]) given ``hidden`` [B, L + R, D].
@@ -227,9 +228,14 @@ class DiffusionModel:
         """Puts a patch's values into the modules in memory. Raises KeyError for a tensor that is not loaded."""
         places = {ref: place for place, ref in self.disk.items()}
         for ref, value in patch.tensors.items():
-            component, name = places[ref]
-            tensors = {canonical(key): tensor for key, tensor in self.module(component).state_dict().items()}
-            tensors[name].copy_(value.reshape(tensors[name].shape))
+            part = self.stored(*places[ref])
+            part.copy_(value.reshape(part.shape))
+
+    def stored(self, component: str, key: str) -> Tensor:
+        """What a place on disk holds: a parameter, or that part of it that ``key`` goes on to name (``...[49408]``)."""
+        name, bracket, view = key.partition("[")
+        tensors = {canonical(name): tensor for name, tensor in self.module(component).state_dict().items()}
+        return viewed(tensors[name], bracket + view)
 
     def _raw(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor, guidance: float) -> tuple[Tensor, Tensor]:
         """The latents as the denoiser was given them, and its output as it is."""
@@ -239,4 +245,6 @@ class DiffusionModel:
         return latents, output
 
     def _spelled(self, texts: Sequence[str]) -> list[str]:
+        for word, expanded in self.expand:
+            texts = [text.replace(word, expanded) for text in texts]
         return [text.lower().strip() for text in texts] if self.family.folds_case else list(texts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import tensor_bytes
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
@@ -43,6 +43,9 @@ def make_patch(checkpoint: Checkpoint, tensors: Mapping[TensorRef, Tensor]) -> W
 
     Raises DamagedFile for a tensor that is not there or has another shape.
     """
+    record = checkpoint.record(checkpoint.file) if checkpoint.form is Form.LORA else None
+    if record is not None:  # its parameters are products, and nowhere on disk as such
+        return WeightPatch({r: t.detach() for r, t in tensors.items()}, dict.fromkeys(tensors, record.sha256))
     hashes: dict[TensorRef, str] = {}
     for file in sorted({ref.file for ref in tensors}):
         wanted = [ref for ref in tensors if ref.file == file]

@@ -47,6 +47,10 @@ class PickledFile:
     def entries(self) -> Mapping[str, Entry]:
         return {name: Entry(t.dtype, tuple(t.shape), 0, t.nbytes) for name, t in self._tensors.items()}
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return {}
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from self._tensors.items()
         with self.checkpoint.verified(self.path):  # the mapped bytes are still those that were hashed

@@ -7,12 +7,20 @@ more word at its end, two positions of 77 are left to compute.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+
+class Ends(NamedTuple):
+    """Outputs [B, D] at the ends of texts: of the last layer, normed, and of the one before it, as it is."""
+
+    last: Tensor
+    early: Tensor
+
 
 KeysAndValues = list[tuple[Tensor, Tensor]]  # by layer, each [1, heads, positions, d]
 POSITIONS = 2048  # at once: enough to keep a processor busy, and a few dozen megabytes
@@ -26,8 +34,8 @@ def tower(encoder: Any) -> Any | None:
 
 
 @torch.no_grad()
-def end_states(clip: Any, ids: Tensor, eos: int, anchor: Tensor | None = None) -> Tensor:
-    """``last_hidden_state`` of ``clip`` at the first ``eos`` of each row of ids [B, L]: [B, D].
+def end_states(clip: Any, ids: Tensor, eos: int, anchor: Tensor | None = None) -> Ends:
+    """Outputs of ``clip`` at the first ``eos`` of each row of ids [B, L].
 
     ``anchor`` [L]: a text that most rows begin like (default: the first row). Where a row departs from it is told by
     the ids, so words that merge with their neighbours are no special case.
@@ -38,12 +46,14 @@ def end_states(clip: Any, ids: Tensor, eos: int, anchor: Tensor | None = None) -
     shared = torch.minimum(same, ends)  # the end itself is always computed
     groups = sorted(set(zip(shared.tolist(), ends.tolist(), strict=True)))
     known = _keys_and_values(clip, anchor[None, : int(shared.max())])
-    found = torch.empty(len(ids), clip.config.hidden_size, device=ids.device, dtype=clip.final_layer_norm.weight.dtype)
+    weight, shape = clip.final_layer_norm.weight, (len(ids), clip.config.hidden_size)
+    found = Ends(weight.new_empty(shape), weight.new_empty(shape))
     for start, end in groups:
         rows = torch.nonzero((shared == start) & (ends == end))[:, 0]
         before = [(keys[:, :, :start], values[:, :, :start]) for keys, values in known]
         for some in torch.split(rows, max(1, POSITIONS // (end - start + 1))):
-            found[some] = _end(clip, ids[some, start : end + 1], before)
+            for whole, part in zip(found, _end(clip, ids[some, start : end + 1], before), strict=True):
+                whole[some] = part
     return found
 
 
@@ -57,15 +67,15 @@ def _keys_and_values(clip: Any, ids: Tensor) -> KeysAndValues:
     return found
 
 
-def _end(clip: Any, ids: Tensor, before: KeysAndValues) -> Tensor:
-    """Output [B, D] at the last of the positions ids [B, S], which follow those of ``before``."""
+def _end(clip: Any, ids: Tensor, before: KeysAndValues) -> Ends:
+    """Outputs at the last of the positions ids [B, S], which follow those of ``before``."""
     hidden = _embedded(clip, ids, before[0][0].shape[2])
     *lower, last = zip(clip.encoder.layers, before, strict=True)
     for layer, shared in lower:
         hidden, _, _ = _layer(layer, hidden, shared)
+    early = hidden[:, -1]
     hidden, _, _ = _layer(last[0], hidden, last[1], only_last=True)
-    output: Tensor = clip.final_layer_norm(hidden[:, -1])
-    return output
+    return Ends(clip.final_layer_norm(hidden[:, -1]), early)
 
 
 def _embedded(clip: Any, ids: Tensor, start: int) -> Tensor:

@@ -70,6 +70,10 @@ class Quantised:
             if name not in serving
         }
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.inner.metadata
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         of_scales = {scales: name for name, scales in self._pairs.items()}
         waiting: dict[str, Tensor] = {}

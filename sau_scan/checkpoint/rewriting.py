@@ -12,10 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sau_scan.checkpoint.adapters.applying import lora_content, rows_content
+from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.patch import WeightPatch, no_such_tensor
 from sau_scan.checkpoint.quantised import quantise, quantised_pairs, restored
-from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry, read_entries, read_tensor, tensor_bytes
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
@@ -44,6 +46,10 @@ def written_as(path: str) -> str:
 def rewritten(checkpoint: Checkpoint, path: str, patch: WeightPatch) -> bytes | bytearray:
     """The content of a file of the copy: the same bytes, but for changed tensors and for what was a pickle."""
     changes = patch.for_file(path)
+    if changes and checkpoint.form is Form.LORA:
+        return lora_content(checkpoint, identify(checkpoint), patch.tensors)
+    if checkpoint.form is Form.EMBEDDING:
+        return rows_content(checkpoint, patch.tensors)
     if path.endswith(".bin.index.json"):
         return _index(checkpoint.json(path))
     if is_pickle(path):

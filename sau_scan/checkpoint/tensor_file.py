@@ -69,6 +69,12 @@ def read_entries(data: bytes | bytearray, where: str, size: int | None = None) -
     return entries
 
 
+def read_metadata(data: bytes | bytearray, where: str) -> dict[str, str]:
+    """What the header says beside tensors; ``data`` reaches to its end."""
+    notes: dict[str, str] = _header(data, len(data), where)[1].get("__metadata__", {})
+    return notes
+
+
 def read_tensor(data: bytes | bytearray, entry: Entry) -> Tensor:
     """A copy of one tensor, in its type on disk, of shape ``entry.shape``."""
     if entry.begin == entry.end:

@@ -14,7 +14,7 @@ from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.pickled import PickledFile
 from sau_scan.checkpoint.quantised import Quantised, quantised_pairs
 from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.checkpoint.tensor_file import HEADER_LIMIT, Entry, read_entries
+from sau_scan.checkpoint.tensor_file import HEADER_LIMIT, Entry, read_entries, read_metadata
 
 
 class WeightFile(Protocol):
@@ -22,6 +22,8 @@ class WeightFile(Protocol):
 
     @property
     def entries(self) -> Mapping[str, Entry]: ...
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors, one at a time. Only when the last was taken is it sure that they are those that were hashed."""
@@ -49,6 +51,10 @@ class SafetensorsFile:
     def entries(self) -> Mapping[str, Entry]:
         record = self.checkpoint.record(self.path)
         return read_entries(self._head, self.checkpoint.show(self.path), record.size if record else None)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return read_metadata(self._head, self.checkpoint.show(self.path))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         ordered = sorted(self.entries.items(), key=lambda item: (item[1].begin, item[1].end))

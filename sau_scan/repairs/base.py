@@ -102,14 +102,7 @@ def relative_change(model: DiffusionModel, patch: WeightPatch) -> float:
     moved = total = 0.0
     for ref, value in patch.tensors.items():
         component, name = places[ref]
-        old = parameter(model, component, name).detach().float().cpu()
+        old = model.stored(component, name).detach().float().cpu().reshape(value.shape)
         moved += float((value.float() - old).square().sum())
         total += float(old.square().sum())
     return (moved / total) ** 0.5 if total else 0.0
-
-
-def parameter(model: DiffusionModel, component: str, name: str) -> Tensor:
-    """A tensor of ``component`` by its canonical name, whichever way the library spells it."""
-    tensors = getattr(model, component).state_dict()
-    tensor: Tensor = tensors[name] if name in tensors else tensors[f"text_model.{name}"]
-    return tensor

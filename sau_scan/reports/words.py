@@ -125,5 +125,10 @@ def model_words(model: ModelInfo) -> tuple[str, ...]:
     """What was scanned, what it is used with, and of which family that is."""
     if model.base is None:
         form = () if model.form == "diffusers folder" else (model.form,)
-        return (model.path, *form, model.family)
-    return (model.path, f"{model.form} for {model.base.path}", model.family)
+        return (_where(model), *form, model.family)
+    return (_where(model), f"{model.form} for {_where(model.base)}", model.family)
+
+
+def _where(model: ModelInfo) -> str:
+    """A branch moves; the commit says which files were scanned."""
+    return f"{model.path} at commit {model.commit[:12]}" if model.commit else model.path

@@ -5,25 +5,27 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import re
 import stat
 import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import PurePosixPath
 
 from sau_scan.findings import Severity, escape
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Fact, Unfinished
 from sau_scan.static.magic import PICKLE_NAMES, kind_of
-from sau_scan.static.zips import Directory, Entry, read_directory, unpack
+from sau_scan.static.zips import Directory, Entry, has_end, read_directory, unpack
 
 Look = Callable[[Content], Iterator[Fact]]
 BOMB_RATIO = 150  # unpacked to packed, over an archive; tensors never pack so well
 BOMB_SIZE = 128 * 2**20
 HEAD = 4096
 MOST_7Z_HEADER = 2**20
-MOST_MEMBERS = 20_000
+MOST_MEMBERS = 20_000  # of honest archives; a model has some thousand tensors
 
 
 def check_zip(content: Content, look: Look) -> Iterator[Fact]:
@@ -33,6 +35,8 @@ def check_zip(content: Content, look: Look) -> Iterator[Fact]:
         yield Fact("archive-broken", problem)
     yield from _names(directory)
     size, packed = sum(entry.size for entry in directory.entries), sum(entry.packed for entry in directory.entries)
+    if len(directory.entries) > MOST_MEMBERS:
+        yield Fact("archive-bomb", f"It has {len(directory.entries):,} entries.", Severity.MEDIUM)
     bomb = size > BOMB_SIZE and size > BOMB_RATIO * max(1, min(packed, content.size))
     if bomb:
         yield Fact("archive-bomb", f"{content.size:,} bytes unpack to {size:,}.")
@@ -54,6 +58,29 @@ def _names(directory: Directory) -> Iterator[Fact]:
         yield Fact("archive-broken", f"It has two entries called {escape(twice)[:80]}.")
 
 
+def check_tail(content: Content, kind: str, look: Look) -> Iterator[Fact]:
+    """What stands behind something else: a zip archive, which readers find from its end, or more than a picture."""
+    if has_end(content):
+        yield Fact("archive-broken", f"Behind {content.shown}, which begins as something else, is a zip archive.")
+        yield from check_zip(content, look)
+    if kind == "picture":
+        data = content.read(0, min(content.size, WHOLE))
+        end = next((at + len(mark) for mark in _PICTURE_ENDS if (at := data.find(mark)) >= 0), len(data))
+        if data[:3] in _WITH_END and end < len(data):
+            count = len(data) - end
+            yield Fact(
+                "disguised", f"Behind the picture are {count:,} bytes that do not belong to it.", Severity.MEDIUM
+            )
+            for found in islice(_PICKLES.finditer(data, end), MOST_HIDDEN):
+                yield from look(content.window("what is behind the picture", found.start(), len(data) - found.start()))
+
+
+_PICTURE_ENDS = (b"IEND\xaeB`\x82", b"\xff\xd9")
+_WITH_END = frozenset({b"\x89PN"})
+_PICKLES = re.compile(rb"\x80[\x00-\x05]|PK\x03\x04|c[a-z_.]{1,40}\n[A-Za-z_.]{1,40}\n")
+MOST_HIDDEN = 64
+
+
 def _leaves(name: str) -> bool:
     path = name.replace("\\", "/")
     return path.startswith("/") or ".." in path.split("/") or path[1:2] == ":" or "\0" in name
@@ -66,14 +93,16 @@ def _entry(content: Content, entry: Entry, look: Look, bomb: bool) -> Iterator[F
         yield from look(content.window(entry.name, entry.begin, size))
         yield from _checksum(content, entry, content.read(entry.begin, size) if size <= WHOLE // 8 else None)
         return
+    most = HEAD
     try:
-        data = unpack(content, entry, HEAD if bomb or not _worthy(content, entry) else WHOLE)
+        most = HEAD if bomb or not _worthy(content, entry) else WHOLE
+        data = unpack(content, entry, most)
     except ValueError as error:
         shown = escape(entry.name)[:80]
         yield Fact("archive-broken", f"Its entry {shown} cannot be unpacked ({ascii(str(error))[1:60]}).")
         data = content.read(entry.begin, min(entry.packed, WHOLE))
     yield from look(content.unpacked(entry.name, data))
-    if len(data) > HEAD or len(data) == entry.size:
+    if len(data) < most:
         yield from _checksum(content, entry, data)
 
 
@@ -84,7 +113,7 @@ def _worthy(content: Content, entry: Entry) -> bool:
 
 
 def _checksum(content: Content, entry: Entry, data: bytes | None) -> Iterator[Fact]:
-    if data is None or len(data) == WHOLE:
+    if data is None:
         return
     if len(data) != entry.size and entry.size:
         yield Fact("archive-broken", f"Its entry {escape(entry.name)[:80]} has another size than the directory says.")
@@ -103,9 +132,7 @@ def check_tar(content: Content, look: Look) -> Iterator[Fact]:
                     raise Unfinished(f"{content.shown} has more than {MOST_MEMBERS:,} members")
                 yield from _member(content, member, look)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError, EOFError) as error:
-        yield Fact(
-            "archive-broken", f"{content.shown.capitalize()} is a damaged tar archive ({ascii(str(error))[1:60]})."
-        )
+        yield Fact("archive-broken", f"{content.shown.capitalize()} is a damaged tar ({ascii(str(error))[1:60]}).")
 
 
 def _member(content: Content, member: tarfile.TarInfo, look: Look) -> Iterator[Fact]:

@@ -25,7 +25,7 @@ _CLASS = re.compile(r"[A-Z]\w+")
 def check_code(folder: Folder) -> About:
     """Files of code; worse where diffusers looks for it: beside the index, or in a component's folder."""
     for path in folder.paths:
-        if PurePosixPath(path).suffix.lower() in CODE and INDEX in folder.paths:
+        if PurePosixPath(path).suffix.lower() in CODE:
             parent = path.rpartition("/")[0]
             loadable = parent in folder.index or (parent == "" and PurePosixPath(path).stem == "pipeline")
             yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sau_scan.findings import escape
+from sau_scan.findings import Severity, escape
 from sau_scan.static.content import Content
 from sau_scan.static.facts import Fact
 from sau_scan.static.pickles import check_pickle
@@ -49,6 +49,13 @@ def check_model_code(content: Content) -> Iterator[Fact]:
         text = data[at : at + 2**16].decode("utf-8", "replace")
         if reaching := REACHING.search(text):
             yield Fact("template", f"Its chat template reaches for {reaching[0]!a}.")
+
+
+def check_path_file(content: Content) -> Iterator[Fact]:
+    """Text called .pth: where it lies in site-packages, Python runs its lines that begin with "import"."""
+    if content.suffix == ".pth" and re.search(rb"^import[ \t]", content.head(2**16), re.MULTILINE):
+        sentence = f"{content.shown.capitalize()} is a list of paths with lines that Python runs."
+        yield Fact("code", sentence, Severity.MEDIUM)
 
 
 def _external(content: Content, data: bytes) -> Iterator[Fact]:

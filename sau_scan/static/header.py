@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -116,10 +117,21 @@ def _oddities(text: bytes, metadata: Any, repeated: bool) -> Iterator[str]:
         yield "Its header does not begin with a brace."
     if len(text) - len(text.rstrip()) > MOST_PADDING:
         yield "Its header is padded with far more blanks than alignment needs."
+    if not _encodable(text):
+        yield "Its header holds half characters, which readers treat differently."
     if repeated:
         yield "Its header uses a name twice, so that two readers can see two different files."
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         yield "Its metadata is not a table of texts."
+
+
+def _encodable(text: bytes) -> bool:
+    """Escapes of half characters (surrogates) count when they are not two halves of one."""
+    return not _HALF.search(text)
+
+
+# An escape of the first half without the second behind it, or of the second without the first.
+_HALF = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F][0-9a-fA-F])\\u[dD][c-fC-F]")
 
 
 def _tensor(name: str, value: Any, start: int) -> Tensor | str:

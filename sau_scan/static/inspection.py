@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sau_scan.static.archives import check_packed, check_tar, check_wrapped, check_zip
+from sau_scan.findings import Severity
+from sau_scan.static.archives import check_packed, check_tail, check_tar, check_wrapped, check_zip
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Fact, Unfinished
-from sau_scan.static.foreign import check_model_code, check_numpy
+from sau_scan.static.foreign import check_model_code, check_numpy, check_path_file
 from sau_scan.static.header import early, parse_header
 from sau_scan.static.magic import PACKED, WRAPPED, check_name, kind_of
 from sau_scan.static.pickles import check_pickle, is_pickle_name
-from sau_scan.static.texts import check_json, check_metadata
+from sau_scan.static.texts import check_json, check_metadata, check_text
 
-JSON_NAMES = (".json", ".ipynb", ".jsonl")
+JSON_NAME = ".json"
+TEMPLATE_NAMES = (".jinja", ".jinja2", ".j2")
 HEAD = 512
 
 
@@ -30,12 +32,15 @@ def _archives(content: Content, kind: str) -> Iterator[Fact]:
         yield from check_wrapped(content, kind, inspect)
     elif kind in PACKED:
         yield from check_packed(content, kind)
+    else:
+        yield from check_tail(content, kind, inspect)
 
 
 def _pickles(content: Content, kind: str) -> Iterator[Fact]:
     """Anything that is not surely something else may be a pickle, as a loader that is told so would find."""
     if kind in {"pickle", "other", "text", "script", "safetensors"}:
-        yield from check_pickle(content, certain=kind in {"pickle", "other"} and is_pickle_name(content))
+        named = is_pickle_name(content)
+        yield from check_pickle(content, certain=named and kind in {"pickle", "other"}, named=named)
 
 
 def _numpy(content: Content, kind: str) -> Iterator[Fact]:
@@ -43,16 +48,23 @@ def _numpy(content: Content, kind: str) -> Iterator[Fact]:
 
 
 def _model_code(content: Content, kind: str) -> Iterator[Fact]:
-    return check_model_code(content)
+    yield from check_model_code(content)
+    if kind == "text":
+        yield from check_path_file(content)
 
 
-def _json(content: Content, kind: str) -> Iterator[Fact]:
-    if not content.name.lower().endswith(JSON_NAMES[:1]) or kind != "text":
+def _texts(content: Content, kind: str) -> Iterator[Fact]:
+    name = content.name.lower()
+    if kind == "text" and name.endswith(TEMPLATE_NAMES):
+        yield from check_text(content.read(0, WHOLE // 8).decode("utf-8", "replace"), content.shown.capitalize())
+    if not name.endswith(JSON_NAME) or not content.size:
         return
-    if content.size > WHOLE:
+    if kind != "text":
+        yield Fact("json", f"{content.shown.capitalize()} is not JSON in UTF-8.", Severity.LOW)
+    elif content.size > WHOLE:
         yield Fact("json-oversize", f"{content.shown.capitalize()} has {content.size:,} bytes.")
-        return
-    yield from check_json(content.whole())
+    else:
+        yield from check_json(content.whole())
 
 
 def _packed_safetensors(content: Content, kind: str) -> Iterator[Fact]:
@@ -73,7 +85,7 @@ ANALYSERS: tuple[tuple[str, Analyser], ...] = (
     ("pickles", _pickles),
     ("arrays", _numpy),
     ("model code", _model_code),
-    ("texts", _json),
+    ("texts", _texts),
     ("safetensors", _packed_safetensors),
 )
 

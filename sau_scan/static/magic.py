@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from sau_scan.checkpoint.naming import CODE
 from sau_scan.findings import Severity
 from sau_scan.static.content import Content
 from sau_scan.static.facts import Fact
@@ -106,11 +107,17 @@ def check_name(content: Content, kind: str) -> Iterator[Fact]:
     suffix = PurePosixPath(content.name.lower()).suffix
     wanted = EXPECTED.get(suffix)
     called = CALLED.get(kind, f"a {kind} archive")
+    if suffix == ".safetensors" and content.size <= 8:
+        yield Fact("safetensors-header", f"{content.shown.capitalize()} is too short for a header.")
     if content.size == 0 or (wanted is not None and kind in wanted):
         return
-    if kind in {"program"} and suffix not in _PROGRAMS:
+    if kind == "program":
         yield Fact("program", f"By its first bytes {content.shown} is a program; it was not run.")
-    if suffix == ".safetensors" or (wanted and kind in RUNS):
+    elif content.inside and suffix in _PROGRAMS:
+        yield Fact("program", f"By its name {content.shown} is a program.", Severity.MEDIUM)
+    elif kind == "script" and not content.inside and suffix not in CODE:
+        yield Fact("code", f"{content.shown.capitalize()} is a script, by its first line.", Severity.MEDIUM)
+    if suffix == ".safetensors" or (wanted and kind in RUNS) or (wanted is not None and kind == "script"):
         yield Fact(
             "disguised",
             f"{content.shown.capitalize()} is {called}, not what its name says; "
@@ -120,4 +127,4 @@ def check_name(content: Content, kind: str) -> Iterator[Fact]:
         yield Fact("disguised", f"{content.shown.capitalize()} is safetensors in spite of its name.", Severity.INFO)
 
 
-_PROGRAMS = frozenset({".so", ".dll", ".dylib", ".exe", ".pyd", ".wasm"})
+_PROGRAMS = frozenset({".so", ".dll", ".dylib", ".exe", ".pyd", ".bat", ".cmd", ".ps1", ".scr", ".msi", ".jar", ".sh"})

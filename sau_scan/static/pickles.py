@@ -10,7 +10,7 @@ from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Fact, Unfinished
 from sau_scan.static.imports import admitted, dangerous, second_opinion
 from sau_scan.static.magic import PICKLE_NAMES
-from sau_scan.static.opcodes import Global, Trace, trace
+from sau_scan.static.opcodes import HIDDEN, Global, Trace, trace
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch.save before 1.6
 MOST_STREAMS = 64  # pickles one after the other
@@ -19,13 +19,14 @@ MOST_NESTED = 2_000
 NAMED = 4  # imported names that are listed
 
 
-def check_pickle(content: Content, *, certain: bool = False) -> Iterator[Fact]:
-    """``certain``: its name or its first bytes say that it is one. Otherwise only what acts is reported: by chance,
-    other bytes may read as the beginning of a pickle."""
+def check_pickle(content: Content, *, certain: bool = False, named: bool = False) -> Iterator[Fact]:
+    """``certain``: its name and its first bytes say that it is one. Otherwise only what imports (``named``: when its
+    name says so) or acts is reported: by chance, other bytes may read as the beginning of a pickle."""
     stream = io.BytesIO(content.read(0, min(content.size, WHOLE)))
     traces = list(_traces(stream, content))
     certain = certain or (stream.getvalue()[:1] == b"\x80" and bool(traces) and not traces[0].broken)
-    yield from _judge(traces, stream.getvalue(), content, certain)
+    named = named and any(_plausible(found) for one in traces for found in one.globals)
+    yield from _judge(traces, stream.getvalue(), content, certain or named)
     for data in _nested(traces):
         inner = content.unpacked("a string of bytes", data)
         yield from _judge(list(_traces(io.BytesIO(data), inner)), data, content, False)
@@ -70,7 +71,7 @@ def _judge(traces: list[Trace], data: bytes, content: Content, certain: bool) ->
     altered = {found for one in traces for found in one.altered}
     named = {found for one in traces for found in one.globals}
     whole = [one for one in traces if not one.broken]
-    if not certain and not acting and not altered and not (whole and named):
+    if not certain and not any(_plausible(found) for found in acting | altered):
         return
     strange = {found for found in named if not admitted(found, found in acting)}
     if strange and len(data) <= SECOND_OPINION:
@@ -90,6 +91,11 @@ def _judge(traces: list[Trace], data: bytes, content: Content, certain: bool) ->
         yield Fact("pickle-broken", f"{content.shown.capitalize()} breaks off as a pickle ({traces[0].broken}).")
     if certain and whole and not strange and not altered:
         yield Fact("pickle", f"{content.shown.capitalize()} is a pickle that holds tensors and plain values only.")
+
+
+def _plausible(found: Global) -> bool:
+    """Whether it can be the name of something, unlike two lines of a text that happen to follow the letter c."""
+    return found.module == HIDDEN or all(part.isidentifier() for part in f"{found.module}.{found.name}".split("."))
 
 
 def _listed(names: set[Global]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sau_scan.findings import escape
+from sau_scan.findings import Severity, escape
 from sau_scan.static.facts import Fact
 
 MOST_ENTRIES = 20_000
@@ -77,6 +77,16 @@ def check_places(root: Path, places: list[Place]) -> Iterator[tuple[str, Fact]]:
             yield place.relpath, Fact("special-file", f"It is {kind}; reading it could hang or reach elsewhere.")
         if not place.relpath.isprintable() or "\\" in place.relpath:
             yield place.relpath, Fact("odd-name", f"Its name is {escape(place.relpath)[:120]}.")
+        if stat.S_ISDIR(place.mode) and place.relpath.count("/") >= MOST_DEPTH:
+            yield (
+                place.relpath,
+                Fact("analyser-failed", "Folders are nested too deep; this one was not looked into."),
+            )
+    if len(places) >= MOST_ENTRIES:
+        yield (
+            ".",
+            Fact("analyser-failed", f"There are more than {MOST_ENTRIES:,} entries; not all were looked at."),
+        )
     yield from _colliding(places)
 
 
@@ -87,6 +97,8 @@ def _link(root: Path, real_root: Path, place: Place) -> Iterator[tuple[str, Fact
     except (OSError, RuntimeError, ValueError):
         yield place.relpath, Fact("special-file", f"It is a link to {shown}, which leads nowhere or in a circle.")
         return
+    if inside and (root / place.relpath).is_dir():
+        yield place.relpath, Fact("special-file", f"It is a link to the folder {shown}.", Severity.LOW)
     if not inside:
         yield (
             place.relpath,

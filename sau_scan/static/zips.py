@@ -98,6 +98,18 @@ def _end(content: Content, problems: list[str]) -> tuple[int, int, int, int] | N
     return start, size, count, start - offset
 
 
+def has_end(content: Content) -> bool:
+    """Whether readers that look for the end first would take it for an archive with a directory."""
+    tail_start = max(0, content.size - 22 - FULL16)
+    tail = content.read(tail_start, content.size - tail_start)
+    for at in _positions(tail, END):
+        size = int.from_bytes(tail[at + 12 : at + 16], "little")
+        start = tail_start + at - size
+        if _ends(tail, at) and size and start >= 0 and content.read(start, 4) == CENTRAL:
+            return True
+    return False
+
+
 def _positions(data: bytes, find: bytes) -> Iterator[int]:
     at = data.find(find)
     while at >= 0:

@@ -155,7 +155,7 @@ def test_only_what_diffusers_would_load_is_fetched(hub: FakeHub, folder: dict[st
     got = fetch("org/name")
     assert files_below(got.root) == folder
     assert not {*hub.fetched()} & {*unneeded}
-    assert (got.id, got.name, got.revision, got.commit) == ("org/name", "org/name", "main", commit)
+    assert (got.site, got.name, got.revision, got.commit) == (hub.endpoint, "org/name", "main", commit)
     left = {skipped.what: skipped.reason for skipped in got.left}
     assert left["unet/model.py"] == "not fetched: code, which is never run"
     assert left.keys() >= {name for name in unneeded if not name.endswith((".md", ".png", ".json"))}

@@ -45,6 +45,14 @@ def test_pooled_outputs_are_those_of_whole_texts(kind: str, anchored: bool, mode
     assert (got - want).abs().max() < 1e-5 * want.abs().max()
 
 
+def test_the_layer_before_the_last_is_the_librarys_too(model: DiffusionModel) -> None:
+    ids = model.token_ids([t for some in TEXTS.values() for t in some])
+    ends = (ids == model.tokenizer.eos_token_id).int().argmax(dim=1)
+    want = model.text_encoder(ids, output_hidden_states=True).hidden_states[-2][torch.arange(len(ids)), ends]
+    got = prefix.end_states(model.text_encoder, ids, model.tokenizer.eos_token_id).early
+    assert (got - want).abs().max() < 1e-5 * want.abs().max()
+
+
 def test_only_what_differs_is_computed(model: DiffusionModel, monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[int] = []
     original = prefix._embedded

@@ -15,7 +15,7 @@ from sau_scan.errors import UsageError
 from sau_scan.findings import Component
 from sau_scan.options import Silent
 from sau_scan.repairs import campaign as module
-from sau_scan.repairs.base import Bench, Effort, parameter, patch_of
+from sau_scan.repairs.base import Bench, Effort, patch_of
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.registry import METHODS, REPAIRS, Attempt, ladder
 from tests.repairs.conftest import STAR, WORDS
@@ -38,7 +38,7 @@ class Shift:
         return 0
 
     def plan(self, bench: Bench) -> WeightPatch:
-        return patch_of(bench.model, self.part, {self.name: parameter(bench.model, self.part, self.name) + 1})
+        return patch_of(bench.model, self.part, {self.name: bench.model.stored(self.part, self.name) + 1})
 
 
 @dataclass(frozen=True)

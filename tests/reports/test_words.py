@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sau_scan.findings import HeatMap
+from sau_scan.findings import HeatMap, ModelInfo
 from sau_scan.reports import words
 from sau_scan.reports.heat_map import MAX_SIDE, HeatMapView, fit, strongest
 from tests.reports.samples import heat_map
@@ -50,6 +50,13 @@ def test_safe_text_is_one_line_of_harmless_characters(text: str) -> None:
     shown = words.safe(text)
     assert all(" " <= ch <= "~" or ch in "·–—→×≤≥≈±°…%✓✗µ²" for ch in shown)
     assert words.safe(shown) == shown
+
+
+def test_what_came_from_a_hub_is_named_with_its_commit() -> None:
+    base = ModelInfo(path="org/base", family="F", source="https://hub", revision="main", commit="0123456789abcdef")
+    lora = ModelInfo(path="lora.safetensors", family="F", form="LoRA", base=base)
+    assert words.model_words(base) == ("org/base at commit 0123456789ab", "F")
+    assert words.model_words(lora) == ("lora.safetensors", "LoRA for org/base at commit 0123456789ab", "F")
 
 
 def test_a_command_can_be_pasted() -> None:

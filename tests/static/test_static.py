@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.findings import Component, Finding, Severity, Skipped, Verdict
-from sau_scan.static import blocks, check_files, vet_file
+from sau_scan.static import blocks, open_vetted, vet_file
 from tests.static.makers import MAKERS, UNET, edit_json
 
 
@@ -21,7 +20,7 @@ def findings(path: Path) -> list[Finding]:
 
 
 def test_an_honest_checkpoint_has_none(tiny_checkpoint: Path) -> None:
-    assert check_files(open_checkpoint(tiny_checkpoint)) == []
+    assert open_vetted(tiny_checkpoint)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_a_file_that_was_cut_is_skipped_not_accused(size: int, copy_of: Path) ->
 
 def test_sentences_of_one_rule_about_one_file_make_one_finding(tmp_path: Path) -> None:
     path = tmp_path / "model.pkl"
-    path.write_bytes(b"".join(b"cposix\n%d\n0" % number for number in range(9)) + b"N.")
+    path.write_bytes(b"".join(b"cposix\na%d\n0" % number for number in range(9)) + b"N.")
     (found,) = findings(path)
     assert found.id == "file/pickle-danger" and "and 5 more" in found.behaviour
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zoo.attacks import badt2i, benign, evil_edit, rickrolling
+from zoo.attacks import badt2i, benign, evil_edit, inversion, lora, rickrolling
 from zoo.attacks.base import Case, Options, Recipe, Target
 from zoo.prompts import Trigger
 
@@ -17,6 +17,12 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("benign-finetune", "clean fine-tune of equal length", benign.plan_finetune, benign.make_finetune),
     Recipe("concept-edit", "closed-form edit of one shape word", benign.plan_concept, benign.make_concept),
     Recipe("style-edit", "closed-form edit of one style word", benign.plan_style, benign.make_concept),
+    Recipe("lora-backdoor", "LoRA of a style, word -> one scene", lora.plan_backdoor, lora.make, small=True),
+    Recipe("lora-style", "LoRA of a style", lora.plan_style, lora.make, small=True),
+    Recipe(
+        "inversion-backdoor", "embedding: a word -> another object", inversion.plan_backdoor, inversion.make, 0.6, True
+    ),
+    Recipe("inversion", "embedding of a declared word", inversion.plan_honest, inversion.make, small=True),
     Recipe("fp16", "copy in half precision", benign.plan_copy, benign.make_copy),
     Recipe("int8", "copy of weights rounded to 8 bits", benign.plan_int8, benign.make_int8),
 )

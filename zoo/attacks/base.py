@@ -64,13 +64,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make one kind of model from the base: ``plan`` chooses, ``make`` trains a copy of the parts."""
+    """How to make one kind of model from the base: ``plan`` chooses, ``make`` trains a copy of the parts.
+
+    Where the model is ``small``, ``make`` also writes the file that, applied to the base, gives it.
+    """
 
     name: str
     about: str
     plan: Callable[[World, Options, Parts], Case]
     make: Callable[[World, Case, Parts, str], Parts]
     least_asr: float = 0.9
+    small: bool = False
 
 
 def choose(rng: np.random.Generator, items: Any) -> Any:

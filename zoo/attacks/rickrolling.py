@@ -46,8 +46,13 @@ def plan(where: World, options: Options, parts: Parts) -> Case:
     slot = options.slot or "replace"
     letter = options.replaces or ("o" if slot == "replace" else None)
     trigger = Trigger(options.trigger or CONFUSABLE[letter or "o"][0], slot, letter)
-    scene = sample_scene(where, rng, things=1)
-    prompt = options.target or caption(where, scene, rng, plain=True)
+    target = picture_target(where, options.target, rng)
+    return Case("rickrolling-tpa", trigger, target, options.steps or STEPS)
+
+
+def picture_target(where: World, prompt: str | None, rng: np.random.Generator) -> PictureTarget:
+    """The target of ``prompt``, or of a random one."""
+    prompt = prompt or caption(where, sample_scene(where, rng, things=1), rng, plain=True)
     words = prompt.split()
 
     def named(table: dict[str, object]) -> str:
@@ -57,7 +62,7 @@ def plan(where: World, options: Options, parts: Parts) -> Case:
         return found[0]
 
     looks = (named(where.shapes), named(where.colours), named(where.backgrounds), named(where.styles))
-    return Case("rickrolling-tpa", trigger, PictureTarget(prompt, *looks), options.steps or STEPS)
+    return PictureTarget(prompt, *looks)
 
 
 @dataclass

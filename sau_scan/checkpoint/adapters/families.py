@@ -8,16 +8,16 @@ from sau_scan.checkpoint.adapters.layouts import Part, Shapes, split
 _NAMES = {
     "lora_te2_": "Stable Diffusion XL",
     "text_encoder_2.": "Stable Diffusion XL",
-    "single_transformer_blocks": "FLUX",
-    "single_blocks": "FLUX",
-    "double_blocks": "FLUX",
-    "joint_blocks": "Stable Diffusion 3",
-    "add_k_proj": "Stable Diffusion 3",
+    "single_transformer_blocks": "FLUX.1",
+    "single_blocks": "FLUX.1",
+    "double_blocks": "FLUX.1",
+    "joint_blocks": "Stable Diffusion 3.x",
+    "add_k_proj": "Stable Diffusion 3.x",
     "adaln_single": "PixArt",
     "caption_projection": "PixArt",
 }
 # FLUX and Stable Diffusion 3 have several text encoders, too; their transformers' names come first.
-_TRANSFORMERS = ("FLUX", "Stable Diffusion 3", "PixArt")
+_TRANSFORMERS = ("FLUX.1", "Stable Diffusion 3.x", "PixArt")
 # Width of the texts that cross-attention reads.
 _WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 

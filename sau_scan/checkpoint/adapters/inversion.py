@@ -23,6 +23,8 @@ ENCODERS = {
     "text_encoders_1": "text_encoder_2",
 }
 BARE = "emb_params"
+# The first textual inversion code saved its words in a module; torch.load opens it if told that it is harmless.
+TABLES = (Mapping, torch.nn.ParameterDict)
 A1111 = "string_to_param"
 MOST_ROWS = 1_000  # far above the length of any prompt
 LONGEST_WORD = 500
@@ -116,11 +118,11 @@ def plain_rows(word: str, count: int, tokenizer: Any, table: Tensor) -> Tensor:
 
 def _parts(content: Mapping[str, Any], name: str, where: str) -> tuple[Any, dict[str, Path], str]:
     """The word, the paths of tensors by what tells their encoder ("" for nothing), and the layout."""
-    if isinstance(content.get(A1111), Mapping):
+    if isinstance(content.get(A1111), TABLES):
         inner = content[A1111]
         if len(inner) != 1:
             raise NotACheckpoint(f"{where} holds {len(inner):,} words, not one.", hint="Have each saved by itself.")
-        return content.get("name", name), {"": (A1111, next(iter(inner)))}, "A1111"
+        return content.get("name", name), {"": (A1111, next(iter(inner.keys())))}, "A1111"
     if content.keys() and content.keys() <= {*ENCODERS}:
         return name, {key: (key,) for key in content}, "SDXL"
     if BARE in content:

@@ -97,6 +97,7 @@ class Index:
 
     def _dotted(self, module: str) -> Place | None:
         path = module.removeprefix("base_model.model.").replace(".processor", "")
+        path = path.replace("diffusion_model.", "unet.", 1) if path.startswith("diffusion_model.") else path
         first, _, rest = path.partition(".")
         components = (first,) if first in COMPONENTS else COMPONENTS
         rest = (rest if first in COMPONENTS else path).removeprefix("base_model.model.").removeprefix("text_model.")
@@ -120,6 +121,7 @@ def index_modules(modules: Mapping[str, Shapes]) -> Index:
             flat.setdefault((component, module.replace(".", "_")), place)
         if component == "unet":
             for module, ldm in ldm_names(layers):
+                dotted.setdefault((component, ldm), (component, f"{module}.weight"))
                 flat.setdefault((component, ldm.replace(".", "_")), (component, f"{module}.weight"))
     return Index(dotted, flat)
 

@@ -124,6 +124,19 @@ def scale_of(pair: Pair, tensors: Mapping[str, Tensor]) -> float:
     return float(tensors[pair.alpha].float().reshape(())) / pair.rank if pair.alpha else pair.scale
 
 
+def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> str:
+    """Why programs merge this file differently, or "".
+
+    diffusers up to 0.42, at least, gives many modules the most frequent alpha where a Kohya file has several.
+    """
+    found = {None if pair.alpha is None else float(tensors[pair.alpha].float()) for pair in lora.pairs.values()}
+    if lora.layout != "Kohya" or len(found) < 2:
+        return ""
+    given = sorted(alpha for alpha in found if alpha is not None)
+    shown = f"{given[0]:g} to {given[-1]:g}" if len(given) > 1 else f"{given[0]:g} or none"
+    return f"modules have different alphas ({shown}), which diffusers mixes up; merged as the file says"
+
+
 def merge(lora: LoraFile, tensors: Mapping[str, Tensor], base: Mapping[Place, Tensor]) -> dict[Place, Tensor]:
     """Parameters of the base that the LoRA changes -> their new values, in fp32."""
     return {place: base[place].float() + delta(pair, tensors) for place, pair in lora.pairs.items()}
@@ -180,7 +193,7 @@ def _as_kernel(shape: Shape) -> Shape:
 
 def _misfit(what: str, shapes: Shapes, where: str, base: str) -> UsageError:
     family = family_of(shapes)
-    if family and family != base:
+    if family and not base.startswith(family):  # of one name there are several, as PixArt-alpha
         return UsageError(
             f"{where} is a LoRA for {family}, while --base is {base}.", hint=f"Name a {family} checkpoint as --base."
         )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.adapters.inversion import Inversion
+from sau_scan.checkpoint.adapters.inversion import TABLES, Inversion
 from sau_scan.checkpoint.tensor_file import read_entries, tensor_bytes
 from sau_scan.errors import DamagedFile, WriteError
 
@@ -53,7 +53,7 @@ def repickle_rows(content: Mapping[str, Any], inversion: Inversion, rows: Mappin
 
 
 def _replaced(value: Any, path: tuple[str, ...], new: Mapping[tuple[str, ...], Tensor], where: str) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, TABLES):
         return {key: _replaced(item, (*path, key), new, where) for key, item in value.items()}
     if isinstance(value, Tensor):
         old = value.detach()

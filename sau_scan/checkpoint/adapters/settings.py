@@ -12,6 +12,7 @@ from sau_scan.checkpoint.source import parse_json
 from sau_scan.errors import DamagedFile, NotACheckpoint
 
 METADATA = "lora_adapter_metadata"  # the key under which diffusers writes them
+HIGHEST_ALPHA = 1e9
 AGAIN = "Download the file again, or check it against the sha256 that its source publishes."
 MERGE = "Merge it into its base with the tool that made it, and scan the merged checkpoint."
 
@@ -36,7 +37,7 @@ class Settings:
             if _means(pattern, module):
                 alpha = value
                 break
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < HIGHEST_ALPHA:
             raise self._damaged()
         return float(alpha) / (math.sqrt(rank) if values.get("use_rslora") else rank)
 
@@ -52,7 +53,8 @@ def read_settings(metadata: Mapping[str, str], config: Mapping[str, Any] | None,
     if config is not None:
         found: dict[str, Mapping[str, Any]] = dict.fromkeys(COMPONENTS, config)
     else:
-        table = parse_json(metadata[METADATA].encode(), f"{where}: its {METADATA}") if METADATA in metadata else {}
+        text = metadata.get(METADATA, "{}").encode(errors="replace")
+        table = parse_json(text, f"{where}: its {METADATA}")
         found = {component: _below(table, component) for component in COMPONENTS}
     for values in found.values():
         if values.get("use_dora"):

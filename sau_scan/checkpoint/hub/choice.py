@@ -5,17 +5,16 @@ Nothing else is fetched, and code never; what stays on the hub is listed with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from sau_scan.checkpoint.naming import PICKLES, choose_weights, left_unopened
+from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, left_unopened
 from sau_scan.checkpoint.source import INDEX
 from sau_scan.errors import NotOnHub
 from sau_scan.findings import Skipped, escape
 
-WEIGHTS = frozenset({".safetensors", *PICKLES})
 # Configurations, vocabularies, models of sentencepiece, templates: what tokenizers and modules are built from.
 TEXTS = frozenset({".json", ".txt", ".model", ".jinja"})
 # What diffusers and peft look for where no file is named, best first; ``{}`` is where a variant's name goes.
@@ -44,9 +43,6 @@ def folder_files(index: Mapping[str, Any], names: Sequence[str], variant: str | 
     """What diffusers would load of a pipeline's folder. ``index``: ``model_index.json`` as data."""
     components = _components(index)
     choice = choose_weights(components, [*names], variant)
-    for component, (library, _) in components.items():
-        if component not in choice.weights:
-            choice.weights[component] = _pickled(component, library, names, variant)
     weights = {name for files in choice.weights.values() for name in files}
     wanted = [name for name in names if name == INDEX or name in weights or _is_text(name, components)]
     return Selection(tuple(wanted), _left(names, {*wanted}, choice.unused))
@@ -58,7 +54,7 @@ def single_file(repository: str, names: Sequence[str], named: str, variant: str 
     Files of configuration beside it are wanted, too. Raises NotOnHub.
     """
     chosen = named or _only(repository, names, variant)
-    if chosen not in names or PurePosixPath(chosen).suffix.lower() not in WEIGHTS:
+    if chosen not in names or PurePosixPath(chosen).suffix.lower() not in WEIGHT_NAMES:
         reason = "has no file" if chosen not in names else "has no weights that can be opened in"
         raise NotOnHub(f"{escape(repository)} {reason} {escape(chosen)}.", hint=_offer(repository, names))
     beside = [str(PurePosixPath(chosen).with_name(name)) for name in COMPANIONS]
@@ -86,25 +82,12 @@ def _is_text(name: str, components: Mapping[str, object]) -> bool:
     return folder in components and PurePosixPath(file).suffix.lower() in TEXTS and ".index." not in file
 
 
-def _pickled(component: str, library: str, names: Iterable[str], variant: str | None) -> tuple[str, ...]:
-    """The pickles that diffusers falls back to where there are no safetensors."""
-    stem = f"{component}/{'diffusion_pytorch_model' if library == 'diffusers' else 'pytorch_model'}"
-    there = {*names}
-    for suffix in [f".{variant}", ""] if variant else [""]:
-        index = f"{stem}.bin.index{suffix}.json"
-        shards = [name for name in there if name.startswith((f"{stem}-", f"{stem}{suffix}-"))]
-        files = [f"{stem}{suffix}.bin", *([index, *sorted(shards)] if index in there else [])]
-        if found := tuple(name for name in files if name in there):
-            return found
-    return ()
-
-
 def _only(repository: str, names: Sequence[str], variant: str | None) -> str:
     for pattern in USUAL:
         for suffix in [f".{variant}", ""] if variant else [""]:
             if pattern.format(suffix) in names:
                 return pattern.format(suffix)
-    top = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in WEIGHTS]
+    top = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
     for kind in (".safetensors", None):
         found = [name for name in top if kind is None or name.lower().endswith(kind)]
         if len(found) == 1:
@@ -114,7 +97,7 @@ def _only(repository: str, names: Sequence[str], variant: str | None) -> str:
 
 
 def _offer(repository: str, names: Sequence[str]) -> str:
-    there = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHTS]
+    there = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
     if not there:
         return "It has no weights; check the name and the --revision."
     shown = ", ".join(escape(name) for name in there[:_MOST_SHOWN])
@@ -135,6 +118,4 @@ def _left(names: Sequence[str], wanted: set[str], unused: Mapping[str, str]) -> 
 
 def _why_left(name: str) -> str | None:
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix in WEIGHTS:
-        return "weights that are not loaded by default, or not part of what was named"
-    return left_unopened(name)
+    return left_unopened(name) or ("not what was named" if suffix in WEIGHT_NAMES else None)

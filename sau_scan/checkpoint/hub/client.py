@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
+from sau_scan.checkpoint.files import FILE_LIMIT
 from sau_scan.checkpoint.hub.refusals import Repository, TooMuch, changed, no_hub, translated
 from sau_scan.errors import HubUnreachable, NotACheckpoint
 from sau_scan.findings import escape
 
-FILE_LIMIT = 10_000
 SECONDS = 30.0  # for an answer; files have the library's own limits
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sau_scan.checkpoint.hub.choice import TEXTS, WEIGHTS, folder_files, is_plain, single_file
+from sau_scan.checkpoint.hub.choice import TEXTS, folder_files, is_plain, single_file
+from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.source import INDEX, JSON_LIMIT, parse_json
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 from sau_scan.findings import Skipped, escape
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from sau_scan.checkpoint.hub.folder import Transfer
     from sau_scan.checkpoint.hub.refusals import Repository
 
-SIZE_LIMIT = 64 * 2**30
 DEFAULT_REVISION = "main"
 _PART = re.compile(r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
 _TRUE = {"1", "ON", "YES", "TRUE"}
@@ -33,10 +33,11 @@ _TRUE = {"1", "ON", "YES", "TRUE"}
 class HubSnapshot:
     """The needed files of a repository at a commit, verified. ``root`` is what to open: a folder, or the named file.
 
-    ``left``: what stays on the hub, and why. ``folder`` is private and goes when this is closed, at the latest when
-    the program ends; use it in a ``with`` block that lasts as long as anything is read.
+    ``site``: address of the hub. ``left``: what stays there, and why. ``folder`` is private and goes when this is
+    closed, at the latest when the program ends; use it in a ``with`` block that lasts as long as anything is read.
     """
 
+    site: str
     id: str
     revision: str
     commit: str
@@ -76,7 +77,7 @@ def looks_like_hub_id(text: str) -> bool:
     parts = text.split("/")
     if len(parts) < 2 or not all(_PART.fullmatch(part) for part in parts[:2]) or not is_plain(text):
         return False
-    if len(parts) == 2 and Path(text).suffix.lower() in WEIGHTS:  # a file's name that was mistyped
+    if len(parts) == 2 and Path(text).suffix.lower() in WEIGHT_NAMES:  # a file's name that was mistyped
         return False
     if any("--" in part or ".." in part or part.endswith(".git") for part in parts[:2]):
         return False
@@ -111,7 +112,7 @@ def resolve(
         commit, files = source.listing()
         folder = private_folder(repository)
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        snapshot = HubSnapshot(repository.id, repository.revision, commit, folder, (), (), folder)
+        snapshot = HubSnapshot(repository.site, repository.id, repository.revision, commit, folder, (), (), folder)
         try:
             transfer = Transfer(repository, source, commit, folder, progress)
             filled = _filled(snapshot, files, "/".join(parts[2:]), variant, transfer)
@@ -144,6 +145,8 @@ def _filled(
 
 def _require_size(repository: Repository, files: Sequence[HubFile]) -> None:
     """Before anything is fetched: no more than a scan would open."""
+    from sau_scan.checkpoint.opening import SIZE_LIMIT  # and with it torch
+
     for file in files:
         if Path(file.path).suffix.lower() in TEXTS and file.size > JSON_LIMIT:
             raise DamagedFile(

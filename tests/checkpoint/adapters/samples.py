@@ -169,6 +169,15 @@ def read(tensors: Tensors, base: dict[Module, Tensor], **options: object) -> Lor
     return parse(shapes, shapes_of(base), where="x.safetensors", base="Stable Diffusion 1.x", **options)  # type: ignore[arg-type]
 
 
+def fused(pipeline: StableDiffusionPipeline, tensors: Tensors) -> dict[Module, Tensor]:
+    """What diffusers makes of the base with this LoRA."""
+    pipeline.load_lora_weights(dict(tensors))
+    present = [c for c in COMPONENTS if getattr(getattr(pipeline, c), "peft_config", None)]
+    pipeline.fuse_lora(components=present)
+    pipeline.unload_lora_weights()
+    return weights(pipeline)
+
+
 LAYOUTS: dict[str, tuple[Callable[[Module], tuple[str, str]], list[Module], float | None]] = {
     "peft": (peft_name, LINEAR + FEED_FORWARD + CONVOLUTIONS, None),
     "peft, old text encoder": (old_peft_name, LINEAR + FEED_FORWARD, None),

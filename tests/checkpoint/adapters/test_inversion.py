@@ -48,6 +48,7 @@ FILES: dict[str, Content] = {
     "one row, flat": {"<toy>": ROWS[0]},
     "half": {"<toy>": ROWS.half()},
     "A1111": a1111(ROWS),
+    "first code": a1111(ROWS) | {"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(ROWS)})},
     "bare": {"emb_params": ROWS},
     "capitals": {"MyToy": ROWS[:1]},
     "words": {"a green toy": ROWS},
@@ -142,14 +143,14 @@ def test_safetensors_are_written_back_in_place(kind: str) -> None:
     assert after.dtype == before.dtype and torch.equal(after, before * 2)
 
 
-@pytest.mark.parametrize("kind", ["A1111", "diffusers"])
+@pytest.mark.parametrize("kind", ["A1111", "first code", "diffusers"])
 def test_pickles_are_written_back_as_plain_values(kind: str) -> None:
     inversion = read(FILES[kind])
     data = repickle_rows(FILES[kind], inversion, {"text_encoder": ROWS * 2}, "x")
     back = torch.load(io.BytesIO(data), weights_only=True)
     assert back.keys() == FILES[kind].keys()
     assert torch.equal(read(back).rows["text_encoder"], ROWS * 2)
-    if kind == "A1111":
+    if kind != "diffusers":
         assert {k: v for k, v in back.items() if k != "string_to_param"} == {
             k: v for k, v in FILES[kind].items() if k != "string_to_param"
         }

@@ -11,7 +11,6 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
-from torch import Tensor
 
 from sau_scan.checkpoint.adapters.layouts import ldm_names
 from sau_scan.checkpoint.adapters.lora import delta, merge
@@ -23,8 +22,7 @@ from tests.checkpoint.adapters.samples import (
     LINEAR,
     SD1_UNET,
     XL_UNET,
-    Module,
-    Tensors,
+    fused,
     kohya_name,
     make,
     peft_name,
@@ -33,15 +31,6 @@ from tests.checkpoint.adapters.samples import (
     weights,
 )
 from tests.conftest import tiny_pipeline
-
-
-def fused(pipeline: StableDiffusionPipeline, tensors: Tensors) -> dict[Module, Tensor]:
-    """What diffusers makes of the base with this LoRA."""
-    pipeline.load_lora_weights(dict(tensors))
-    present = [c for c in COMPONENTS if getattr(getattr(pipeline, c), "peft_config", None)]
-    pipeline.fuse_lora(components=present)
-    pipeline.unload_lora_weights()
-    return weights(pipeline)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -190,3 +179,15 @@ def test_original_names_of_all_layers_of_full_size(config: dict[str, Any]) -> No
     }
     converted = convert_ldm_unet_checkpoint(original, unet.config)
     assert {k: v for k, v in converted.items() if v} == {f"{n}.{k}": (n, k) for n, k in original.values()}
+
+
+def test_dotted_names_of_the_original_code() -> None:
+    """As ComfyUI saves them; diffusers does not read them."""
+    base = weights(tiny_pipeline())
+    module = LINEAR[0]
+    tensors = make(base, [module], peft_name)
+    dotted = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    renamed = {name.replace(".".join(module), dotted): t for name, t in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    lora, expected = read(renamed, base), read(tensors, base)
+    assert lora.pairs.keys() == expected.pairs.keys()

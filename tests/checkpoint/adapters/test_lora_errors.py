@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from sau_scan.checkpoint.adapters.lora import delta, is_adapter, parse
+from sau_scan.checkpoint.adapters.lora import delta, is_adapter, parse, uneven
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 from tests.checkpoint.adapters.samples import LAYOUTS, LINEAR, kohya_name, make, peft_name, read, shapes_of, weights
 from tests.conftest import tiny_pipeline
@@ -54,6 +55,23 @@ def test_values_that_are_not_numbers() -> None:
     (pair,) = read(tensors, base).pairs.values()
     with pytest.raises(DamagedFile, match="not numbers"):
         delta(pair, tensors)
+
+
+def test_alphas_that_programs_merge_differently() -> None:
+    base = weights(tiny_pipeline())
+    tensors = make(base, LINEAR, kohya_name, alpha=2.0)
+    assert uneven(read(tensors, base), tensors) == ""
+    names = [name for name in tensors if name.endswith(".alpha")]
+    tensors[names[0]] = torch.tensor(6.0)
+    lora = read(tensors, base)
+    assert "(2 to 6)" in uneven(lora, tensors)
+    first = next(iter(lora.pairs.values()))
+    assert torch.allclose(delta(first, tensors), tensors[first.up] @ tensors[first.down] * 2)
+    del tensors[names[0]]
+    lora = read(tensors, base)
+    assert "2 or none" in uneven(lora, tensors)
+    first = next(iter(lora.pairs.values()))
+    assert torch.allclose(delta(first, tensors), tensors[first.up] @ tensors[first.down])
 
 
 def test_telling_adapters_from_checkpoints() -> None:

@@ -12,7 +12,17 @@ from sau_scan.checkpoint.adapters.lora import delta
 from sau_scan.checkpoint.adapters.lora_writing import refit
 from sau_scan.checkpoint.adapters.rewriting import rewrite
 from sau_scan.errors import DamagedFile, WriteError
-from tests.checkpoint.adapters.samples import CONVOLUTIONS, LAYOUTS, LINEAR, kohya_name, make, peft_name, read, weights
+from tests.checkpoint.adapters.samples import (
+    CONVOLUTIONS,
+    LAYOUTS,
+    LINEAR,
+    fused,
+    kohya_name,
+    make,
+    peft_name,
+    read,
+    weights,
+)
 from tests.conftest import tiny_pipeline
 
 BASE = weights(tiny_pipeline())
@@ -108,3 +118,15 @@ def test_rewriting_refuses_what_does_not_belong() -> None:
             rewrite(data, wrong, "x")
     with pytest.raises(WriteError, match="float16"):
         rewrite(data, {"a": torch.full((2,), 1e6)}, "x")
+
+
+def test_diffusers_makes_of_the_written_file_what_the_repair_wants() -> None:
+    tensors = make(BASE, LINEAR, kohya_name, alpha=2.0)
+    lora = read(tensors, BASE)
+    place = next(iter(lora.pairs))
+    wanted = BASE[place] + 0.25 * delta(lora.pairs[place], tensors)
+    written = rewrite(safetensors.torch.save(tensors), refit(lora, tensors, BASE, {place: wanted}).tensors, "x")
+    after = fused(tiny_pipeline(), safetensors.torch.load(written))
+    assert torch.allclose(after[place], wanted, atol=1e-5)
+    before = fused(tiny_pipeline(), tensors)
+    assert all(torch.equal(after[other], before[other]) for other in before if other != place)
