@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= sau-scan-demo
+GIGABYTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format generated wheel-test zoo bench clean
+.PHONY: help demo test test-all check format generated wheel-test zoo bench bench-static clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -56,6 +57,16 @@ zoo: $(VENV)/.dev ## Train the tiny Stable Diffusion and build all attacked mode
 
 bench: $(VENV)/.dev ## Scan and repair every zoo model; print the tables
 	$(BIN)/python -m benchmarks
+
+# modelscan needs other versions than we do, so it has an environment of its own.
+$(VENV)/modelscan/.installed: benchmarks/modelscan.txt | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/modelscan
+	$(VENV)/modelscan/bin/python -m pip --disable-pip-version-check --quiet install -r benchmarks/modelscan.txt
+	@touch $@
+
+bench-static: $(VENV)/.dev $(VENV)/modelscan/.installed ## Check files beside picklescan and modelscan, and against sha256sum for speed
+	$(BIN)/python -m benchmarks.static_side_by_side --modelscan $(VENV)/modelscan/bin/python
+	$(BIN)/python -m benchmarks.static_speed --gigabytes $(GIGABYTES)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

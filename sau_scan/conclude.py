@@ -124,17 +124,21 @@ def _trigger_finding(
         evidence=(*lead.evidence, *_picture_evidence(item), *scanned.attention.get(lead.candidate, ())),
         heat_map=_heat_map(score.where),
         declared=declared,
-        next_step=_fix_command(path, trigger, options.base),
+        next_step=_trigger_command(path, trigger, options.base),
     )
 
 
-def _fix_command(path: str, trigger: Trigger, base: Path | None) -> str:
+def _trigger_command(path: str, trigger: Trigger, base: Path | None) -> str:
     plain = trigger.text.isascii() and trigger.text.isprintable()
     # The option reads backslash escapes.
     text = shlex.quote(trigger.text.replace("\\", "\\\\")) if plain else f"$'{_ansi(trigger.text)}'"
     replaces = f" --replaces {shlex.quote(trigger.replaces)}" if trigger.replaces else ""
-    named = f"{shlex.quote(path)}{_base_option(base)}"
-    return f"sau-scan fix {named} --trigger {text} --slot {trigger.slot.value}{replaces} --out {_out(path)}"
+    return fix_command(path, base, f" --trigger {text} --slot {trigger.slot.value}{replaces}")
+
+
+def fix_command(path: str, base: Path | None, what: str = "") -> str:
+    """A command that repairs ``path``; ``what``: options that say of what."""
+    return f"sau-scan fix {shlex.quote(path)}{_base_option(base)}{what} --out {_out(path)}"
 
 
 def _out(path: str) -> str:

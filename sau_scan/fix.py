@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sau_scan import __version__
+from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.opening import open_checkpoint
@@ -16,16 +17,28 @@ from sau_scan.checkpoint.rewriting import written_as
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
-from sau_scan.findings import Component, Cost, FileRecord, Finding, FixResult, ScanResult, Trigger, Verdict, escape
+from sau_scan.findings import (
+    Component,
+    Cost,
+    FileRecord,
+    Finding,
+    FixResult,
+    RepairSummary,
+    ScanResult,
+    Trigger,
+    Verdict,
+    escape,
+)
 from sau_scan.options import FixOptions, Progress, Silent
 from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.repairs.campaign import Campaign
+from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.repairs.pictures import Clean
 from sau_scan.repairs.registry import check_method
 from sau_scan.rules import load_rules
 from sau_scan.scan import detect
 from sau_scan.static import open_vetted, require_harmless
-from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify
+from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify, words_in
 
 PROVENANCE = "sau-scan-provenance.json"
 FAILED = "SAU-SCAN-VERIFICATION-FAILED.json"
@@ -47,21 +60,41 @@ def fix(
     """
     progress = progress or Silent()
     _check_options(options)
-    checkpoint, notes = open_vetted(path, variant=options.scan.variant, base=options.scan.base)
-    require_harmless(checkpoint, (n for n in notes if isinstance(n, Finding)))
+    with arrived(path, options.scan, progress) as place:
+        done = _fix(place, replace(options, scan=place.options), report, progress)
+        scans = {"before": done.before, "after": done.after}
+        return done.model_copy(update={name: scan and place.told(scan) for name, scan in scans.items()})
+
+
+def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progress: Progress) -> FixResult:
+    checkpoint, notes = open_vetted(place.path, variant=options.scan.variant, base=options.scan.base)
+    told = [note for note in notes if isinstance(note, Finding)]
+    require_harmless(checkpoint, (f for f in told if not _stays_behind(f, checkpoint)))
     if options.out is not None:
         check_out(checkpoint.root, options.out)
     if report is not None:
         _check_report(report, checkpoint)
     before = report
     if before is None and not options.triggers:
-        before = detect(Path(path), options.scan, progress)
+        before = detect(place.path, options.scan, progress)
     found = triggers_in(before) if before is not None else ()
     triggers = options.triggers or tuple(f.trigger for f in found if f.trigger is not None)
-    if not triggers:
-        reason = "no trigger of severity high or more was found"
+    files = plan_files(checkpoint, told)
+    words = words_in(before) if before is not None else ()
+    if not triggers and not files and not words:
+        reason = "no trigger of severity high or more was found, and no file that a copy would leave out or convert"
         return FixResult(tool_version=__version__, before=before, reason=reason, nothing_to_repair=True)
-    return _Run.of(checkpoint, options, before, progress).until_clean(triggers)
+    run = _Run.of(checkpoint, options, before, files, progress)
+    for finding in words:
+        assert finding.trigger is not None
+        run.campaign.plain_rows(finding.trigger)
+    return run.until_clean(triggers)
+
+
+def _stays_behind(finding: Finding, checkpoint: Checkpoint) -> bool:
+    """Whether a finding is about a file that is neither loaded nor copied."""
+    place = finding.location
+    return checkpoint.form is Form.FOLDER and place is not None and checkpoint.record(place.path) is None
 
 
 def _check_options(options: FixOptions) -> None:
@@ -96,17 +129,25 @@ class _Run:
     before: ScanResult | None
     progress: Progress
     campaign: Campaign
+    files: FileRepairs
     hints: dict[Trigger, Component] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, options: FixOptions, before: ScanResult | None, progress: Progress) -> _Run:
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        options: FixOptions,
+        before: ScanResult | None,
+        files: FileRepairs,
+        progress: Progress,
+    ) -> _Run:
         started, scan = time.monotonic(), options.scan
         # Repairs add up small steps, which half precision would round away.
         model = load_model(checkpoint, device=scan.device, dtype="float32")
         words = sort_words(model, scan.seed)
         campaign = Campaign(model, options.method, words, load_rules(scan.rules), scan.seed, progress)
-        made = cls(checkpoint, options, before, progress, campaign, started=started)
+        made = cls(checkpoint, options, before, progress, campaign, files, started=started)
         made._learn(triggers_in(before) if before is not None else ())
         return made
 
@@ -121,7 +162,7 @@ class _Run:
             for trigger in wanted:
                 hint = self.hints.get(trigger)
                 self.campaign.repair(trigger, hint=hint, given=given, once=self.options.dry_run)
-            if not self.campaign.patch.tensors:
+            if not self.campaign.patch.tensors and (wanted or not self.files):
                 return self._result(reason=self._nothing_to_change())
             if self.options.dry_run:
                 return self._result(reason="planned only; nothing was written")
@@ -149,7 +190,8 @@ class _Run:
         """Writes and verifies a draft. The result, or the triggers that another round should remove."""
         out, scan, cases = self.options.out, self.options.scan, self.campaign.cases
         assert out is not None
-        with Draft(self.checkpoint, self.campaign.patch, out, drop=(PROVENANCE, FAILED)) as draft:
+        drop, replaced = (PROVENANCE, FAILED, *self.files.dropped), self.files.replaced
+        with Draft(self.checkpoint, self.campaign.patch, out, drop, replaced) as draft:
             # The closing scan is the proof: it is never cut short.
             whole = replace(scan, max_time=None)
             outcome = verify(draft.path, cases, clean, whole, self.progress, self.campaign.counter, detect)
@@ -175,16 +217,32 @@ class _Run:
             tool_version=__version__,
             before=self.before,
             after=_at(outcome.after, self.options.out) if outcome else None,
-            repair=self.campaign.summary().model_copy(update={"cost": cost}),
+            repair=self._summary().model_copy(update={"cost": cost}),
             verification=outcome.verification if outcome else None,
             published=published,
             reason=reason,
             dry_run=self.options.dry_run,
         )
 
+    def _summary(self) -> RepairSummary:
+        """What was done to weights and files; ``cost`` without seconds."""
+        weights, changed = self.campaign.summary(), self.files.changed
+        if not changed:
+            return weights
+        files = tuple(sorted({*weights.files_changed, *changed}))
+        own = {record.path for record in self.checkpoint.records}
+        return weights.model_copy(
+            update={
+                "located": weights.located or "in the files of the checkpoint",
+                "steps": (*self.files.steps(), *weights.steps),
+                "files_changed": files,
+                "files_identical": len(own - set(files)),
+            }
+        )
+
     def _record(self, outcome: Outcome, draft: Path) -> bytes:
         """What a later reader of the folder needs to know; the same for the same repair."""
-        repair, options = self.campaign.summary(), self.options
+        repair, options = self._summary(), self.options
         written = open_checkpoint(draft, variant=options.scan.variant, base=self.checkpoint.base).records
         whole = self.checkpoint.form is Form.FOLDER
         after = {r.path: r.sha256 for r in written}

@@ -21,7 +21,8 @@ class Budget(StrEnum):
 @dataclass(frozen=True)
 class ScanOptions:
     """Options of ``detect``. ``max_time`` in seconds shapes the plan beforehand; ``variant`` names weight files;
-    ``base`` is the checkpoint that an adapter or bare weights are used with."""
+    ``base`` is the checkpoint that an adapter or bare weights are used with. Of a hub id, ``revision`` is a branch, tag
+    or commit; ``offline``: only from the cache (None: as the environment says)."""
 
     budget: Budget = Budget.STANDARD
     max_time: float | None = None
@@ -33,6 +34,8 @@ class ScanOptions:
     rules: Path | None = None
     variant: str | None = None
     base: Path | None = None
+    revision: str | None = None
+    offline: bool | None = None
 
 
 @dataclass(frozen=True)

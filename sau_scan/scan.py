@@ -5,16 +5,20 @@ score each against this model's own null, confirm what stands out, report findin
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sau_scan import __version__
+from sau_scan.analysers.token_rows import inspect_inversion
+from sau_scan.arrival import Arrived, arrived
+from sau_scan.checkpoint.adapters.applying import read_rows
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.conclude import conclude, near_miss, verdict
+from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.tokenizer import load_tokenizer
+from sau_scan.conclude import conclude, fix_command, near_miss, verdict
 from sau_scan.coverage import coverage, nothing_covered
 from sau_scan.errors import CheckpointError, SauScanError, TooLittleTime
 from sau_scan.findings import Finding, ModelInfo, ScanResult, Severity, Skipped, Verdict
@@ -22,6 +26,7 @@ from sau_scan.options import Progress, ScanOptions, Silent
 from sau_scan.preparation import CARRIERS, announce, prepare, survey
 from sau_scan.probes.carriers import crowd, with_letters
 from sau_scan.probes.runner import Prober
+from sau_scan.repairs.token_rows import plan_rows
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import open_vetted, require_harmless
 from sau_scan.tiers.attention import attention_tier
@@ -43,13 +48,23 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     one of them is why the model cannot, or must not, be loaded, they are all that is reported.
     """
     options, progress = options or ScanOptions(), progress or Silent()
-    started = time.perf_counter()
     rules = load_rules(options.rules)
     check_compute(options.device, options.dtype)
+    with arrived(path, options, progress) as place:
+        try:
+            return place.told(_scan(place, rules, progress))
+        except SauScanError as error:
+            if isinstance(error.partial, ScanResult):
+                error.partial = place.told(error.partial)
+            raise
+
+
+def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress) -> ScanResult:
+    path, options, started = place.path, place.options, time.perf_counter()
     progress.stage("files", 1)
     checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
     files = [n for n in notes if isinstance(n, Finding)]
-    skipped = [*checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
+    skipped = [*place.left, *checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
     try:
         require_harmless(checkpoint, files)
@@ -62,7 +77,7 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
             return known
         error.partial = known
         raise
-    findings = [*files, *conclude(prober, scanned, options, str(checkpoint.root))]
+    findings = [*files, *_words(model, options), *conclude(prober, scanned, options, str(checkpoint.root))]
     findings.sort(key=lambda f: -f.severity.rank)  # stable: those of a severity stay in order of p-value
     found = coverage(checkpoint, prober, scanned, options, skipped, time.perf_counter() - started)
     return ScanResult(
@@ -116,6 +131,23 @@ def examine(
         plan, known.vocabulary, known.null, phrases, scored, leads, found, attention, unrecorded, unsampled
     )
     return scanned, prober
+
+
+def _words(model: DiffusionModel, options: ScanOptions) -> Iterator[Finding]:
+    """What a textual inversion does to ordinary prompts, told by its word."""
+    checkpoint = model.checkpoint
+    if checkpoint.form is not Form.EMBEDDING or checkpoint.base is None:
+        return
+    inversion = read_rows(checkpoint, model.family, model.encoders)
+    tokenizer = load_tokenizer(checkpoint.base, model.family.encoders[0][0])
+    yield inspect_inversion(
+        inversion,
+        tokenizer,
+        path=checkpoint.file,
+        declared=options.declared_triggers,
+        plain=not plan_rows(model).tensors,
+        next_step=fix_command(str(checkpoint.root), options.base),
+    )
 
 
 def _unconfirmed(leads: int) -> Skipped:

@@ -24,13 +24,20 @@ INVISIBLE = frozenset({"Cc", "Cf", "Mn", "Me", "Zl", "Zp"})
 
 
 def inspect_inversion(
-    inversion: Inversion, tokenizer: Any, *, path: str, declared: Collection[str] = (), next_step: str = ""
+    inversion: Inversion,
+    tokenizer: Any,
+    *,
+    path: str,
+    declared: Collection[str] = (),
+    plain: bool = False,
+    next_step: str = "",
 ) -> Finding:
     """The finding on a word that an embedding adds: high where it takes over ordinary text, else low.
 
     ``tokenizer``: the base's own. ``path``: of the file, for the report. ``declared``: words that the owner names.
+    ``plain``: the rows say what the word says without them, so that nothing is taken over.
     """
-    taken = takes_over(inversion.word, tokenizer)
+    taken = None if plain else takes_over(inversion.word, tokenizer)
     known = inversion.word in declared
     severity = Severity.HIGH if taken else Severity.LOW
     count = len(inversion.tokens)

@@ -22,9 +22,17 @@ class Draft:
     Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
     """
 
-    def __init__(self, checkpoint: Checkpoint, patch: WeightPatch, out: Path, drop: Sequence[str] = ()) -> None:
-        """``drop``: names of files that say something about the input and are not copied."""
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        patch: WeightPatch,
+        out: Path,
+        drop: Sequence[str] = (),
+        replaced: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """``drop``: files that are not copied; ``replaced``: path -> content, of those that are written anew."""
         self.checkpoint, self.patch, self.out, self.drop = checkpoint, patch, out, tuple(drop)
+        self.replaced = dict(replaced or {})
         self._folder = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
         whole = checkpoint.form is Form.FOLDER
         self.path = self._folder if whole else self._folder / out.name
@@ -34,7 +42,7 @@ class Draft:
         try:
             if self.path != self._folder:
                 self._folder.mkdir()
-            write_patched(self.checkpoint, self.patch, self.path)
+            write_patched(self.checkpoint, self.patch, self.path, extra_files=self.replaced)
             for name in self.drop:
                 (self._folder / name).unlink(missing_ok=True)
         except BaseException:  # __exit__ is not called for what fails in here

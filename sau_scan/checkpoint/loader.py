@@ -15,6 +15,7 @@ from sau_scan.checkpoint.components import Disk, load_component
 from sau_scan.checkpoint.families import Family, absent, identify
 from sau_scan.checkpoint.fitting import MIXED, check_fit, context_length
 from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.prediction import settle_prediction
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.timing import fastest_dtype
 from sau_scan.checkpoint.tokenizer import load_tokenizer
@@ -66,6 +67,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
             _rehearse(model)  # what cannot make a picture cannot be timed
         _convert(model, compute or fastest_dtype(model))
         _rehearse(model)
+        settle_prediction(model)
         return model
 
 

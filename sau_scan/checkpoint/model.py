@@ -237,6 +237,10 @@ class DiffusionModel:
         tensors = {canonical(name): tensor for name, tensor in self.module(component).state_dict().items()}
         return viewed(tensors[name], bracket + view)
 
+    def answer(self, latents: Tensor, timestep: int, hidden: Tensor) -> Tensor:
+        """The denoiser's output [B, C, h, w] as it is, whatever it predicts."""
+        return self._raw(latents, timestep, hidden, GUIDANCE)[1]
+
     def _raw(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor, guidance: float) -> tuple[Tensor, Tensor]:
         """The latents as the denoiser was given them, and its output as it is."""
         latents = latents.to(self.device, self.dtype)

@@ -14,8 +14,10 @@ import typer
 
 from sau_scan import __version__
 from sau_scan.checkpoint.files import require_input
+from sau_scan.checkpoint.hub import asked_offline, looks_like_hub_id
 from sau_scan.cli import arguments as arg
 from sau_scan.cli import exits, outputs, parsing
+from sau_scan.cli.convert_command import convert
 from sau_scan.cli.guard import guarded, guarded_early
 from sau_scan.cli.rules_command import rules_app
 from sau_scan.console import StderrProgress
@@ -24,6 +26,8 @@ from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.reports import read_result
 
+# What the user wants; _quiet_libraries() sets the same variable for all libraries but the one that fetches.
+_OFFLINE = asked_offline(os.environ)
 app = typer.Typer(
     name="sau-scan",
     help="Finds hidden triggers in text-to-image checkpoints, shows why, and repairs them.",
@@ -78,6 +82,8 @@ def detect(
     rules: arg.Rules = None,
     variant: arg.Variant = None,
     base: arg.Base = None,
+    revision: arg.Revision = None,
+    dry_run: arg.DryScan = False,
     fix: arg.Fix = False,
     out: arg.Out = None,
     method: arg.Method = "sau",
@@ -98,11 +104,16 @@ def detect(
             rules=rules,
             variant=variant,
             base=base,
+            revision=revision,
+            offline=_OFFLINE,
         )
         if fix != (out is not None):
             raise UsageError("--fix and --out belong together.", hint="Name a new folder: --fix --out DIR.")
         outputs.check_outputs(files, model)
         _quiet_libraries()
+        if dry_run:
+            _estimate(model, options, format_, progress)
+            raise typer.Exit(exits.Code.OK)
         if out is not None:  # before minutes are spent on the scan
             _check_method(method)
             _check_out(model, out)
@@ -148,6 +159,7 @@ def fix(
     rules: arg.Rules = None,
     variant: arg.Variant = None,
     base: arg.Base = None,
+    revision: arg.Revision = None,
 ) -> None:
     """Remove triggers from MODEL's weights: write a repaired checkpoint to --out DIR, if it passes verification.
 
@@ -173,12 +185,14 @@ def fix(
             rules=rules,
             variant=variant,
             base=base,
+            revision=revision,
+            offline=_OFFLINE,
         )
         repair = FixOptions(
             out=out, triggers=given, dry_run=dry_run, keep_failed=keep_failed, method=method, scan=options
         )
         _quiet_libraries()
-        require_input(model)
+        _require(model)
         result = _fix(model, repair, report, progress)
         _finish(result, files, format_, min_severity, exits.after_fix(result), progress)
 
@@ -220,12 +234,29 @@ def demo(
         _finish(done.result, [], arg.FormatName.TEXT, Severity.LOW, outcome, progress, written=done.files)
 
 
+app.command()(convert)
+
+
+def _estimate(model: Path, options: ScanOptions, format_: arg.FormatName, progress: StderrProgress) -> None:
+    if format_ is arg.FormatName.SARIF:
+        raise UsageError("A plan has no form in SARIF.", hint="Use --format text or json with --dry-run.")
+    _require(model)
+    from sau_scan.cli import estimate_text
+    from sau_scan.estimate import estimate
+
+    found = estimate(model, options, progress)
+    if format_ is arg.FormatName.JSON:
+        outputs.emit(estimate_text.as_json(found))
+    else:
+        outputs.print_rich(estimate_text.as_table(found, options.budget.value))
+
+
 def _detect(
     model: Path, options: ScanOptions, progress: StderrProgress, refused: Callable[[ScanResult], None] | None
 ) -> ScanResult:
     """``refused`` gets the report of a model that cannot be scanned; then the error goes on."""
     try:
-        require_input(model)  # before libraries are loaded for seconds
+        _require(model)
         from sau_scan import detect as run
 
         return run(model, options, progress)
@@ -235,6 +266,12 @@ def _detect(
 
             refused(unscannable(model, options, error))
         raise
+
+
+def _require(model: Path) -> None:
+    """Before libraries are loaded for seconds."""
+    if not looks_like_hub_id(str(model)):
+        require_input(model)
 
 
 def _fix(model: Path, options: FixOptions, found: ScanResult | None, progress: StderrProgress) -> FixResult:

@@ -98,11 +98,19 @@ Base = Annotated[
         help="The checkpoint that MODEL is used with, where MODEL is not a whole one.",
     ),
 ]  # fmt: skip
+Revision = Annotated[
+    str | None,
+    typer.Option(metavar="REV", rich_help_panel=_SCAN, help="Branch, tag or commit of a hub id."),
+]
 Variant = Annotated[
     str | None,
     typer.Option(metavar="NAME", rich_help_panel=_SCAN, help="Scan the weights of this variant, such as fp16."),
 ]
 
+DryScan = Annotated[
+    bool,
+    typer.Option("--dry-run", rich_help_panel=_SCAN, help="Only say what each budget would take, in time and memory."),
+]
 Fix = Annotated[bool, typer.Option("--fix", rich_help_panel=_REPAIR, help="Repair what is found; needs --out.")]
 Out = Annotated[
     Path | None,

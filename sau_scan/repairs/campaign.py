@@ -16,6 +16,7 @@ from sau_scan.repairs.case import Case
 from sau_scan.repairs.locate import locate
 from sau_scan.repairs.prompts import PromptSource
 from sau_scan.repairs.registry import Attempt, ladder
+from sau_scan.repairs.token_rows import METHOD, plan_rows
 from sau_scan.rules import Rule
 
 
@@ -80,6 +81,26 @@ class Campaign:
             if once or all(check.passed for check in case.checks(bench.model, self.counter)):
                 return
 
+    def plain_rows(self, trigger: Trigger) -> None:
+        """Adds what makes the rows of an embedding say no more than its word does."""
+        planned = plan_rows(self.model)
+        if not planned.tensors:
+            return
+        self.located.append(f'the rows for "{trigger.escaped}" in the embedding')
+        self.steps.append(self._step(METHOD, Component.ADAPTER, trigger, self.model, planned))
+        self.patch = self.patch.merge(planned)
+
+    def _step(
+        self, method: str, component: Component, trigger: Trigger, model: DiffusionModel, planned: WeightPatch
+    ) -> RepairStep:
+        return RepairStep(
+            method=method,
+            component=component,
+            trigger=trigger,
+            tensors=tuple(Location(path=ref.file, tensor=ref.name) for ref in sorted(planned.tensors)),
+            relative_change=relative_change(model, planned),
+        )
+
     def _case(self, trigger: Trigger, model: DiffusionModel) -> Case:
         source = PromptSource(model, trigger, self.words, self.rules, self.seed)
         return Case.of(model, source, self.counter, self.seed)
@@ -105,13 +126,7 @@ class Campaign:
             if not planned.tensors:
                 self.progress.done("nothing to repair in this way")
                 continue
-            step = RepairStep(
-                method=repair.id,
-                component=repair.component,
-                trigger=trigger,
-                tensors=tuple(Location(path=ref.file, tensor=ref.name) for ref in sorted(planned.tensors)),
-                relative_change=relative_change(bench.model, planned),
-            )
+            step = self._step(repair.id, repair.component, trigger, bench.model, planned)
             self.steps.append(step)
             self.patch = self.patch.merge(planned)
             bench.model = with_patch(bench.model, planned)

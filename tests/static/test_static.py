@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.findings import Component, Finding, Severity, Skipped, Verdict
-from sau_scan.static import blocks, check_files, vet_file
+from sau_scan.static import blocks, open_vetted, vet_file
 from tests.static.makers import MAKERS, UNET, edit_json
 
 
@@ -21,7 +20,7 @@ def findings(path: Path) -> list[Finding]:
 
 
 def test_an_honest_checkpoint_has_none(tiny_checkpoint: Path) -> None:
-    assert check_files(open_checkpoint(tiny_checkpoint)) == []
+    assert open_vetted(tiny_checkpoint)[1] == []
 
 
 @pytest.mark.parametrize(

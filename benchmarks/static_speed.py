@@ -1,0 +1,104 @@
+"""``make bench-static``: one pass over gigabytes of weights, hash and checks together, beside ``sha256sum``.
+
+    python -m benchmarks.static_speed [--gigabytes 5] [--folder /tmp] [--rounds 3]
+
+The two take turns over the same files, after one reading that is not timed; the fastest round of each counts. Exits
+with 1 if ours takes more than 1.3 times as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+GIGABYTE = 10**9
+TENSOR = 32 * 10**6
+LIMIT = 1.3
+ROOM = 2 * GIGABYTE
+
+
+def write_weights(path: Path, size: int, seed: int) -> None:
+    """A safetensors file of about ``size`` bytes: tensors of normal half-precision values, no two alike."""
+    names = [f"layer.{number}.weight" for number in range(max(1, size // TENSOR))]
+    header = json.dumps(
+        {
+            name: {
+                "dtype": "F16",
+                "shape": [TENSOR // 2000, 1000],
+                "data_offsets": [number * TENSOR, (number + 1) * TENSOR],
+            }
+            for number, name in enumerate(names)
+        }
+    ).encode()
+    values = np.random.default_rng(seed).standard_normal(TENSOR // 2, dtype=np.float32).astype(np.float16)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for number in range(len(names)):
+            file.write(np.roll(values, number * 7919).data)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def measure(folder: Path, rounds: int) -> tuple[float, float]:
+    """The fastest seconds of ``sha256sum`` and of ours."""
+    from sau_scan.static import vet_file
+
+    files = sorted(map(str, folder.iterdir()))
+
+    def hashed() -> None:
+        subprocess.run(["sha256sum", *files], check=True, stdout=subprocess.DEVNULL)
+
+    def vetted() -> None:
+        found = vet_file(folder)
+        if found:
+            raise SystemExit(f"random weights are not clean: {found}")
+
+    hashed()
+    pairs = [(_seconds(hashed), _seconds(vetted)) for _ in range(rounds)]
+    return min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args(arguments)
+    free = shutil.disk_usage(asked.folder).free
+    if free < asked.gigabytes * GIGABYTE + ROOM:
+        print(
+            f"speed not measured: {asked.gigabytes} GB do not fit into {asked.folder} ({free / GIGABYTE:.1f} GB free)"
+        )
+        return 0
+    with tempfile.TemporaryDirectory(prefix="sau-speed-", dir=asked.folder) as made:
+        folder = Path(made)
+        for number in range(asked.gigabytes):
+            write_weights(folder / f"model-{number}.safetensors", GIGABYTE, number)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        hashed, vetted = measure(folder, asked.rounds)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"{size / GIGABYTE:.2f} GB in {asked.gigabytes} files, {os.cpu_count()} cores, fastest of {asked.rounds}")
+    for name, seconds in (("sha256sum", hashed), ("sau-scan", vetted)):
+        print(f"  {name:<10} {seconds:6.2f} s  {size / seconds / GIGABYTE:5.2f} GB/s")
+    print(f"  ratio      {vetted / hashed:6.2f}    at most {LIMIT}; {more:,.0f} MB more memory at the peak")
+    return 0 if vetted <= LIMIT * hashed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

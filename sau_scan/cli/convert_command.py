@@ -1,0 +1,76 @@
+"""``sau-scan convert``: pickled weights as safetensors, without running the pickle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sau_scan.cli import arguments as arg
+from sau_scan.cli.guard import guarded
+from sau_scan.cli.outputs import emit, print_rich
+from sau_scan.console import StderrProgress
+from sau_scan.reports.layout import field
+from sau_scan.reports.words import count, safe, size
+
+if TYPE_CHECKING:
+    from sau_scan.convert import Conversion, ConvertedFile
+
+_MOST_SHOWN = 12
+
+
+class Form(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="A.ckpt", help="File of pickled weights: .ckpt, .pt, .pth, .bin.")],
+    target: Annotated[Path, typer.Argument(metavar="B.safetensors", help="New file; it must not exist.")],
+    format_: Annotated[Form, typer.Option("--format", "-f", help="Json lists every tensor.")] = Form.TEXT,
+    quiet: arg.Quiet = False,
+    debug: arg.Debug = False,
+) -> None:
+    """Write the tensors of a pickle as safetensors, without running the pickle.
+
+    Its opcodes are examined first; nothing is loaded if they ask for more than tensors. Every tensor is read back and
+    compared bit for bit.
+    """
+    with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
+        from sau_scan.convert import convert as run
+
+        done = run(source, target, progress)
+        if format_ is Form.JSON:
+            emit(done.model_dump_json(indent=2) + "\n")
+        else:
+            print_rich(Group(*_parts(done)))
+
+
+def _parts(done: Conversion) -> list[RenderableType]:
+    types = Counter(tensor.dtype for tensor in done.tensors)
+    kinds = ", ".join(f"{number:,} {dtype}" for dtype, number in types.most_common())
+    return [
+        Text.assemble(("CONVERTED  ", "bold"), safe(f"{done.before.path} -> {done.after.path}")),
+        field("tensors", f"{len(done.tensors):,}: {kinds}"),
+        field("before", _file(done.before)),
+        field("after", _file(done.after)),
+        field("compared", "every tensor of the new file is the old one, bit for bit"),
+        *_listed("left out", done.dropped, "no tensors, or not among the weights"),
+        *_listed("copied", tuple(map(safe, done.shared)), "they shared memory"),
+    ]
+
+
+def _file(file: ConvertedFile) -> str:
+    return f"{size(file.size)} · sha256 {file.sha256}"
+
+
+def _listed(label: str, names: tuple[str, ...], why: str) -> list[RenderableType]:
+    if not names:
+        return []
+    more = f" and {len(names) - _MOST_SHOWN:,} more" if len(names) > _MOST_SHOWN else ""
+    return [field(label, f"{count(len(names), 'name')} ({why}): {', '.join(names[:_MOST_SHOWN])}{more}")]

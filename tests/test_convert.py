@@ -1,0 +1,270 @@
+"""convert: the same numbers under the same names, and nothing that is run, lost in silence or half-written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from sau_scan.checkpoint import pickled, tensor_file
+from sau_scan.cli.app import app
+from sau_scan.convert import Conversion, convert, weights
+from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError, WriteError
+
+STATE = {
+    "a.weight": torch.arange(6.0).reshape(2, 3),
+    "b.bias": torch.tensor([1.5, -0.0, float("inf"), float("nan")], dtype=torch.float16),
+    "c": torch.arange(5, dtype=torch.bfloat16).t(),
+    "d.ids": torch.tensor([[1, 2]], dtype=torch.int64),
+    "e.mask": torch.tensor([True, False, True]),
+    "f.empty": torch.zeros(0, 4),
+    "g.scalar": torch.tensor(3.0, dtype=torch.float64),
+}
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "new.safetensors"
+
+
+def saved(folder: Path, content: Any, name: str = "old.ckpt", **options: Any) -> Path:
+    torch.save(content, folder / name, **options)
+    return folder / name
+
+
+def bits(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    return tensor.dtype, tensor.shape, tensor_file.tensor_bytes(tensor)
+
+
+def refused(kind: type[SauScanError], words: str, source: Path, target: Path) -> None:
+    """Nothing is left behind, not even a draft."""
+    before = {*target.parent.iterdir()}
+    with pytest.raises(kind, match=words) as caught:
+        convert(source, target)
+    assert type(caught.value) is kind and caught.value.hint
+    assert {*target.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["old.ckpt", "old.bin", "old.pt", "old.PTH"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_same_bits_under_the_same_names(tmp_path: Path, target: Path, name: str, zipped: bool) -> None:
+    source = saved(tmp_path, STATE, name, _use_new_zipfile_serialization=zipped)
+    before = source.read_bytes()
+    done = convert(source, target)
+    copied = load_file(target)  # by the reference implementation
+    assert {key: bits(value) for key, value in copied.items()} == {key: bits(value) for key, value in STATE.items()}
+    assert source.read_bytes() == before
+    for file, place in ((done.before, source), (done.after, target)):
+        content = place.read_bytes()
+        assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert [(t.name, t.size) for t in done.tensors] == [(name, t.nbytes) for name, t in STATE.items()]
+    assert {t.name: t.dtype for t in done.tensors}["c"] == "BF16"
+    assert not done.dropped and not done.shared
+    assert {*tmp_path.iterdir()} == {source, target}
+
+
+def test_every_reader_finds_the_tensors_where_their_types_may_lie(tmp_path: Path, target: Path) -> None:
+    convert(saved(tmp_path, STATE), target)
+    entries = tensor_file.read_entries(target.read_bytes(), "x")
+    assert all(entry.begin % entry.dtype.itemsize == 0 for entry in entries.values())
+    with safetensors.safe_open(target, "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_shared_and_strided_memory_is_written_out(tmp_path: Path, target: Path) -> None:
+    whole = torch.arange(12.0).reshape(3, 4)
+    state = {"x": whole, "same": whole, "turned": whole.t(), "row": whole[1], "own": torch.ones(2)}
+    done = convert(saved(tmp_path, state), target)
+    assert {name: bits(value) for name, value in load_file(target).items()} == {k: bits(v) for k, v in state.items()}
+    assert done.shared == ("x", "same", "turned", "row")
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, target: Path) -> None:
+    content = {"epoch": 3, "optimizer": [{"m": torch.ones(1)}], "state_dict": OrderedDict(STATE) | {"note\x1b": "x"}}
+    done = convert(saved(tmp_path, content), target)
+    assert load_file(target).keys() == STATE.keys()
+    assert done.dropped == ("epoch (int)", "optimizer (list)", r"note\x1b (str)")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"state_dict": STATE, "step": 1},
+        {"model": {"state_dict": STATE, "x": torch.ones(1)}, "ema": {"y": torch.ones(1)}},
+        {"unet": STATE, "text": {"deep": {"er": STATE}}, "n": None},
+        {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.ones(2, 4)}, "name": "x", 3: torch.ones(1)},
+    ],
+)
+def test_names_are_those_of_a_scan(content: Any) -> None:
+    found, dropped = weights(content, "x")
+    assert found.keys() == pickled.flatten(content).keys()
+    assert bool(dropped) is (content is not STATE)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "words"),
+    [
+        ({"a": {"b": torch.ones(1)}, "a.b": torch.zeros(1)}, UnsafeFile, "two tensors called 'a.b'"),
+        ({"state_dict": STATE, "model": STATE}, UnsafeFile, "weights under 'state_dict' and under 'model'"),
+        ({"epoch": 1}, NotACheckpoint, "no tensors with names"),
+        (torch.ones(2), NotACheckpoint, "no tensors with names"),
+        ([torch.ones(2)], NotACheckpoint, "no tensors with names"),
+        ({"z": torch.ones(1, dtype=torch.complex64)}, NotACheckpoint, "'z' as torch.strided torch.complex64"),
+        ({"z": torch.ones(2, 2).to_sparse()}, NotACheckpoint, "'z' as torch.sparse_coo"),
+        ({"__metadata__": torch.ones(1)}, UnsafeFile, "a tensor called '__metadata__'"),
+        ({"a\x1b": torch.ones(1)}, UnsafeFile, r"a tensor called 'a\\x1b'"),
+        ({"z": torch.ones(1).expand(2**40)}, UnsafeFile, "repeat the same memory"),
+    ],
+)
+def test_what_cannot_be_converted_truly(
+    tmp_path: Path, target: Path, content: Any, kind: type[SauScanError], words: str
+) -> None:
+    refused(kind, words, saved(tmp_path, content), target)
+
+
+class Canary:
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_pickle_is_never_run(tmp_path: Path, target: Path, packed: bool) -> None:
+    canary, source = tmp_path / "canary", tmp_path / "evil.ckpt"
+    content = {"state_dict": STATE, "x": Canary(canary)}
+    if packed:
+        torch.save(content, source)
+    else:
+        source.write_bytes(pickle.dumps({"x": Canary(canary)}))
+    refused(UnsafeFile, r"evil\.ckpt was not opened\. .*mkdir", source, target)
+    assert not canary.exists()
+
+
+def test_what_only_the_second_line_stops(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = tmp_path / "canary"
+    source = saved(tmp_path, {"x": Canary(canary)})
+    monkeypatch.setattr("sau_scan.convert._vetted", lambda *given: "")
+    refused(UnsafeFile, "more than tensors", source, target)
+    assert not canary.exists()
+
+
+def test_cut_short(tmp_path: Path, target: Path) -> None:
+    source = saved(tmp_path, STATE)
+    source.write_bytes(source.read_bytes()[:-200])
+    before = {*tmp_path.iterdir()}
+    with pytest.raises((UnsafeFile, DamagedFile)):
+        convert(source, target)
+    assert {*tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("old.safetensors", "new.safetensors", "is a safetensors file already"),
+        ("old.txt", "new.safetensors", "is not a file of pickled weights"),
+        ("folder.ckpt", "new.safetensors", "is not a file of pickled weights"),
+        ("old.ckpt", "new.ckpt", "does not end in .safetensors"),
+        ("old.ckpt", "old.safetensors", "exists, and is not overwritten"),
+        ("old.ckpt", "link.safetensors", "exists, and is not overwritten"),
+    ],
+)
+def test_names_that_do_not_do(tmp_path: Path, source: str, target: str, words: str) -> None:
+    for name in ("old.ckpt", "old.safetensors", "old.txt"):
+        saved(tmp_path, STATE, name)
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "link.safetensors").symlink_to("nowhere")
+    refused(UsageError, words, tmp_path / source, tmp_path / target)
+
+
+def test_missing_places(tmp_path: Path, target: Path) -> None:
+    refused(NotACheckpoint, "does not exist", tmp_path / "none.ckpt", target)
+    with pytest.raises(WriteError):
+        convert(saved(tmp_path, STATE), tmp_path / "none" / "new.safetensors")
+
+
+def test_a_full_disk(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = saved(tmp_path, STATE)
+    monkeypatch.setattr("sau_scan.convert.os.fsync", full)
+    refused(WriteError, "disk is full", source, target)
+
+
+def test_a_copy_that_differs_is_not_kept(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, honest = saved(tmp_path, STATE), tensor_file.tensor_bytes
+    calls: list[Tensor] = []
+
+    def once_wrong(tensor: Tensor) -> bytes:
+        calls.append(tensor)
+        data = honest(tensor)
+        return bytes([data[0] ^ 1]) + data[1:] if len(calls) == 3 else data
+
+    monkeypatch.setattr("sau_scan.convert.tensor_bytes", once_wrong)
+    refused(DamagedFile, "was not written as it was", source, target)
+
+
+def test_a_source_that_changes_meanwhile(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = saved(tmp_path, STATE)
+
+    def change(*given: Any) -> None:
+        with source.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\xff")
+
+    monkeypatch.setattr("sau_scan.convert._compare", change)
+    refused(DamagedFile, "changed while", source, target)
+
+
+def test_a_link_is_followed(tmp_path: Path, target: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    saved(tmp_path / "blobs", STATE, "0123")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot/old.ckpt").symlink_to("../blobs/0123")
+    assert len(convert(tmp_path / "snapshot/old.ckpt", target).tensors) == len(STATE)
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["convert", *map(str, words)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command(tmp_path: Path, target: Path) -> None:
+    source = saved(tmp_path, {"state_dict": STATE, "epoch": 3})
+    code, out, err = run(source, target)
+    assert (
+        code == 0
+        and "CONVERTED" in out
+        and "epoch (int)" in out
+        and hashlib.sha256(target.read_bytes()).hexdigest() in out
+    )
+    assert "7 tensors written, and read back bit for bit" in err
+    target.unlink()
+    code, out, err = run(source, target, "--format", "json", "--quiet")
+    assert code == 0 and not err
+    assert len(Conversion.model_validate(json.loads(out)).tensors) == len(STATE)
+
+
+def test_exit_codes_of_the_command(tmp_path: Path, target: Path) -> None:
+    evil = saved(tmp_path, {"x": Canary(tmp_path / "canary")}, "evil.ckpt")
+    code, out, err = run(evil, target)
+    assert code == 3 and not out and "was not opened" in err and "exit 3" in err and not target.exists()
+    code, _, err = run(saved(tmp_path, STATE, "old.safetensors"), target)
+    assert code == 2 and "already" in err
+    assert run(tmp_path / "none.ckpt", target)[0] == 3
+    assert run(evil)[0] == 2
