@@ -2,13 +2,15 @@
 
     python -m benchmarks.static_speed [--gigabytes 5] [--folder /tmp] [--rounds 3]
 
-The two take turns over the same files, after one reading that is not timed; the fastest round of each counts. Exits
-with 1 if ours takes more than 1.3 times as long.
+They take turns over the same files, after one reading that is not timed; the fastest round of each counts. Exits with 1
+if ours takes more than 1.3 times as long as ``sha256sum``. Python's own hash is shown too: where the processor helps it
+and not ``sha256sum``, it is the harder measure.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -25,6 +27,7 @@ import numpy as np
 GIGABYTE = 10**9
 TENSOR = 32 * 10**6
 LIMIT = 1.3
+OURS = "sau-scan"
 ROOM = 2 * GIGABYTE
 
 
@@ -54,8 +57,8 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measure(folder: Path, rounds: int) -> tuple[float, float]:
-    """The fastest seconds of ``sha256sum`` and of ours."""
+def measure(folder: Path, rounds: int) -> dict[str, float]:
+    """The fastest seconds of each."""
     from sau_scan.static import vet_file
 
     files = sorted(map(str, folder.iterdir()))
@@ -68,9 +71,18 @@ def measure(folder: Path, rounds: int) -> tuple[float, float]:
         if found:
             raise SystemExit(f"random weights are not clean: {found}")
 
+    def hashed_here() -> None:
+        for name in files:
+            with Path(name).open("rb") as file:
+                hashlib.file_digest(file, "sha256")
+
     hashed()
-    pairs = [(_seconds(hashed), _seconds(vetted)) for _ in range(rounds)]
-    return min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)
+    runs = {"sha256sum": hashed, "hashlib": hashed_here, OURS: vetted}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            seconds[name].append(_seconds(run))
+    return {name: min(times) for name, times in seconds.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,13 +103,15 @@ def main(arguments: list[str] | None = None) -> int:
             write_weights(folder / f"model-{number}.safetensors", GIGABYTE, number)
         size = sum(file.stat().st_size for file in folder.iterdir())
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        hashed, vetted = measure(folder, asked.rounds)
+        seconds = measure(folder, asked.rounds)
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"{size / GIGABYTE:.2f} GB in {asked.gigabytes} files, {os.cpu_count()} cores, fastest of {asked.rounds}")
-    for name, seconds in (("sha256sum", hashed), ("sau-scan", vetted)):
-        print(f"  {name:<10} {seconds:6.2f} s  {size / seconds / GIGABYTE:5.2f} GB/s")
-    print(f"  ratio      {vetted / hashed:6.2f}    at most {LIMIT}; {more:,.0f} MB more memory at the peak")
-    return 0 if vetted <= LIMIT * hashed else 1
+    for name, taken in seconds.items():
+        print(f"  {name:<10} {taken:6.2f} s  {size / taken / GIGABYTE:5.2f} GB/s")
+    ratio, harder = (seconds[OURS] / seconds[name] for name in ("sha256sum", "hashlib"))
+    print(f"  ratio to sha256sum {ratio:.2f} (at most {LIMIT}), to hashlib {harder:.2f}")
+    print(f"  {more:,.0f} MB more memory at the peak")
+    return 0 if ratio <= LIMIT else 1
 
 
 if __name__ == "__main__":
