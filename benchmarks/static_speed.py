@@ -1,4 +1,4 @@
-"""``make bench-static``: one pass over gigabytes of weights, hash and checks together, beside ``sha256sum``.
+"""``make bench-static``: opening a folder of gigabytes, hash and checks in one pass, beside ``sha256sum``.
 
     python -m benchmarks.static_speed [--gigabytes 5] [--folder /tmp] [--rounds 3]
 
@@ -28,12 +28,13 @@ GIGABYTE = 10**9
 TENSOR = 32 * 10**6
 LIMIT = 1.3
 OURS = "sau-scan"
+STEM = "diffusion_pytorch_model"
 ROOM = 2 * GIGABYTE
 
 
-def write_weights(path: Path, size: int, seed: int) -> None:
-    """A safetensors file of about ``size`` bytes: tensors of normal half-precision values, no two alike."""
-    names = [f"layer.{number}.weight" for number in range(max(1, size // TENSOR))]
+def write_weights(path: Path, size: int, seed: int) -> list[str]:
+    """A safetensors file of about ``size`` bytes, of tensors of normal values, no two alike; the names of these."""
+    names = [f"layer.{seed}.{number}.weight" for number in range(max(1, size // TENSOR))]
     header = json.dumps(
         {
             name: {
@@ -49,6 +50,22 @@ def write_weights(path: Path, size: int, seed: int) -> None:
         file.write(len(header).to_bytes(8, "little") + header)
         for number in range(len(names)):
             file.write(np.roll(values, number * 7919).data)
+    return names
+
+
+def write_folder(folder: Path, gigabytes: int) -> None:
+    """A pipeline whose UNet is this large, in shards of a gigabyte."""
+    (folder / "unet").mkdir()
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel"}))
+    names = [f"{STEM}-{number:05}-of-{gigabytes:05}.safetensors" for number in range(1, gigabytes + 1)]
+    table: dict[str, str] = {}
+    for number, name in enumerate(names):
+        written = write_weights(folder / "unet" / name, GIGABYTE, number)
+        table.update(dict.fromkeys(written, name))
+    shards = {"metadata": {"total_size": gigabytes * GIGABYTE}, "weight_map": table}
+    (folder / "unet" / f"{STEM}.safetensors.index.json").write_text(json.dumps(shards))
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -59,17 +76,20 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def measure(folder: Path, rounds: int) -> dict[str, float]:
     """The fastest seconds of each."""
-    from sau_scan.static import vet_file
+    from sau_scan.checkpoint.opening import open_checkpoint
+    from sau_scan.static import Watch
 
-    files = sorted(map(str, folder.iterdir()))
+    files = sorted(str(file) for file in folder.rglob("*") if file.is_file())
 
     def hashed() -> None:
         subprocess.run(["sha256sum", *files], check=True, stdout=subprocess.DEVNULL)
 
     def vetted() -> None:
-        found = vet_file(folder)
-        if found:
-            raise SystemExit(f"random weights are not clean: {found}")
+        watch = Watch(folder)
+        opened = open_checkpoint(folder, watch=watch)
+        found = watch.results()
+        if found or len(opened.records) != len(files):
+            raise SystemExit(f"not all files were opened, or were not clean: {found}")
 
     def hashed_here() -> None:
         for name in files:
@@ -99,9 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="sau-speed-", dir=asked.folder) as made:
         folder = Path(made)
-        for number in range(asked.gigabytes):
-            write_weights(folder / f"model-{number}.safetensors", GIGABYTE, number)
-        size = sum(file.stat().st_size for file in folder.iterdir())
+        write_folder(folder, asked.gigabytes)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         seconds = measure(folder, asked.rounds)
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
