@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sau_scan.checkpoint.packing import pack, unpack
+from sau_scan.checkpoint.prefix import end_states, tower
 from sau_scan.checkpoint.readers import TextOutput, at_ends, ends_of, read_clip, read_clip_early, read_t5
 from sau_scan.checkpoint.schedules import Diffusion, Flow, Schedule
 
 if TYPE_CHECKING:
     from sau_scan.checkpoint.model import DiffusionModel
 
+TEXTS = 64  # whole ones, in hand at once
 GUIDANCE = 3.5  # what FLUX's pipeline tells a distilled denoiser by default
 
 
@@ -30,6 +32,9 @@ class Conditioning(Protocol):
 
     def encode(self, model: DiffusionModel, ids: Sequence[Tensor]) -> TextOutput:
         """Ids [B, L] of each tokenizer, in the family's order -> what the denoiser is given."""
+
+    def pooled(self, model: DiffusionModel, ids: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+        """``encode(model, ids).pooled``; ``anchors`` [1, L] are of a text that most of them begin like."""
 
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         """The denoiser's output for ``latents`` [B, C, h, w] at ``times`` [B]; of the latents' shape."""
@@ -44,13 +49,30 @@ class Conditioning(Protocol):
         """Channels, height and width of a latent."""
 
 
-class PlainText:
+class _Encoded:
+    """Pooled outputs come from whole texts, for which memory is kept within bounds."""
+
+    def encode(self, model: DiffusionModel, ids: Sequence[Tensor]) -> TextOutput:
+        raise NotImplementedError
+
+    def pooled(self, model: DiffusionModel, ids: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+        rows = zip(*(torch.split(part, TEXTS) for part in ids), strict=True)
+        return torch.cat([self.encode(model, some).pooled for some in rows])
+
+
+class PlainText(_Encoded):
     """Stable Diffusion 1 and 2: the last hidden states of one CLIP encoder."""
 
     guided = True
 
     def encode(self, model: DiffusionModel, ids: Sequence[Tensor]) -> TextOutput:
         return TextOutput(*read_clip(model.text_encoder, ids[0], ends_of(ids[0], model.tokenizer)))
+
+    def pooled(self, model: DiffusionModel, ids: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+        clip = tower(model.text_encoder)
+        if clip is None:
+            return super().pooled(model, ids, anchors)
+        return end_states(clip, ids[0], model.tokenizer.eos_token_id, anchors[0][0]).last
 
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         output: Tensor = model.unet(latents, times, encoder_hidden_states=hidden).sample
@@ -78,6 +100,14 @@ class TwoTexts(PlainText):
         seen = (at_ends(first.tokens, ends[0]), at_ends(second.tokens, ends[1]), second.whole)
         return TextOutput(pack(tokens, [second.whole]), _together(seen))
 
+    def pooled(self, model: DiffusionModel, ids: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+        clips = [tower(encoder) for encoder in (model.text_encoder, model.text_encoder_2)]
+        if None in clips:
+            return _Encoded.pooled(self, model, ids, anchors)
+        read = zip(clips, ids, model.tokenizers, anchors, strict=True)
+        first, second = (end_states(c, i, t.eos_token_id, a[0]) for c, i, t, a in read)
+        return _together((first.early, second.early, model.text_encoder_2.text_projection(second.last)))
+
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         tokens, (whole,) = unpack(hidden, self.packed(model))
         scale = model.picture_scale
@@ -95,7 +125,7 @@ class TwoTexts(PlainText):
         return Diffusion(model.scheduler)
 
 
-class ThreeTexts:
+class ThreeTexts(_Encoded):
     """SD3: tokens of two CLIP encoders side by side, then those of T5 (zeros without it), and both CLIP embeddings."""
 
     guided = True
@@ -133,7 +163,7 @@ class ThreeTexts:
         return _latent_shape(model)
 
 
-class Packed:
+class Packed(_Encoded):
     """FLUX: tokens of T5, CLIP's embedding of the prompt; latents in patches of two by two, guidance as an input."""
 
     guided = False
@@ -173,7 +203,7 @@ class Packed:
         return int(model.unet.config.in_channels) // 4, side, side
 
 
-class Masked:
+class Masked(_Encoded):
     """PixArt: tokens of T5 with their mask; the denoiser predicts a variance as well, which is dropped."""
 
     guided = True

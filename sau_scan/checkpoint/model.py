@@ -14,7 +14,6 @@ from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.packing import unpack
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.prefix import end_states, tower
 from sau_scan.checkpoint.readers import TextOutput
 from sau_scan.checkpoint.schedules import Schedule
 from sau_scan.checkpoint.source import Checkpoint
@@ -128,10 +127,12 @@ class DiffusionModel:
 
     def encode(self, ids: Tensor) -> TextOutput:
         """Ids as from ``token_ids`` -> hidden [B, L + R, D] and pooled [B, P]."""
-        ids = ids.to(self.device)
+        return self.conditioning.encode(self, self._parts(ids.to(self.device)))
+
+    def _parts(self, ids: Tensor) -> Sequence[Tensor]:
+        """The ids of each tokenizer."""
         whole = ids.shape[1] == sum(self.context_lengths)
-        parts = torch.split(ids, list(self.context_lengths), dim=1) if whole else ids.chunk(len(self.tokenizers), dim=1)
-        return self.conditioning.encode(self, parts)
+        return torch.split(ids, list(self.context_lengths), dim=1) if whole else ids.chunk(len(self.tokenizers), dim=1)
 
     @torch.no_grad()
     def unconditional(self) -> Tensor:
@@ -149,10 +150,9 @@ class DiffusionModel:
 
         ``anchor`` [L]: ids of a text that most rows begin like (default: the first row).
         """
-        clip = tower(self.text_encoder) if len(self.tokenizers) == 1 else None
-        if clip is None:
-            return torch.cat([self.encode(some).pooled for some in torch.split(ids, 64)])
-        return end_states(clip, ids.to(self.device), self.tokenizer.eos_token_id, anchor).last
+        ids = ids.to(self.device)
+        anchors = self._parts(ids[:1] if anchor is None else anchor[None].to(self.device))
+        return self.conditioning.pooled(self, self._parts(ids), anchors)
 
     def predict_noise(self, latents: Tensor, timestep: int | Tensor, hidden: Tensor) -> Tensor:
         """The noise in ``latents`` [B, C, h, w] at ``timestep`` (one, or [B]) given ``hidden`` [B, L + R, D].

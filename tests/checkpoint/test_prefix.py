@@ -12,6 +12,7 @@ from sau_scan.checkpoint import prefix
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.opening import open_checkpoint
+from tests.tiny_models import save
 
 CARRIER = "a photo of the red cat"
 SUFFIXES = ("star", "zq\u200bx", "dog and house", "\U0001f600", "cat", ",", "blue " * 20)
@@ -43,6 +44,16 @@ def test_pooled_outputs_are_those_of_whole_texts(kind: str, anchored: bool, mode
     anchor = model.token_ids([CARRIER])[0] if anchored else None
     got, want = model.pooled(ids, anchor), plain(model, ids)
     assert (got - want).abs().max() < 1e-5 * want.abs().max()
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl", "sd3", "pixart"])
+def test_every_familys_pooled_outputs_are_those_of_whole_texts(family: str, tmp_path: Path) -> None:
+    other = load_model(open_checkpoint(save(family, tmp_path)))
+    for texts in (TEXTS["suffix"], [t for some in TEXTS.values() for t in some]):
+        ids = other.token_ids(texts)
+        want, anchor = other.encode(ids).pooled, other.token_ids([CARRIER])[0]
+        for got in (other.pooled(ids, anchor), other.pooled(ids)):
+            assert (got - want).abs().max() < 1e-5 * want.abs().max()
 
 
 def test_the_layer_before_the_last_is_the_librarys_too(model: DiffusionModel) -> None:
