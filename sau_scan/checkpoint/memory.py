@@ -30,6 +30,11 @@ def passes_at_once(model: DiffusionModel) -> int:
     return int(min(MOST, max(1, room // row_bytes(model))))
 
 
+def chunk(model: DiffusionModel, most: int, *, guided: bool = False) -> int:
+    """``most`` pictures or predictions at once, or as many as there is room for; guided, a picture is two rows."""
+    return max(1, min(most, passes_at_once(model) // (2 if guided else 1)))
+
+
 def row_bytes(model: DiffusionModel) -> int:
     """What one row of a UNet pass takes, about."""
     _, height, width = model.latent_shape

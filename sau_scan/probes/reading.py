@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sau_scan.checkpoint.memory import chunk
 from sau_scan.checkpoint.model import DiffusionModel, finite
 from sau_scan.probes.carriers import high_noise, noise_like
 from sau_scan.probes.runner import Counter
@@ -48,8 +49,9 @@ def _error(
         time = high_noise(model, share)
         noise = noise_like(model, len(latents), seed + 31 * turn).float()
         mixed = model.noised(latents, noise, time).to(model.dtype)
-        for i in range(0, len(latents), CHUNK):
-            rows = slice(i, i + CHUNK)
+        size = chunk(model, CHUNK)
+        for i in range(0, len(latents), size):
+            rows = slice(i, i + size)
             told = finite(model.predict_noise(mixed[rows], time, hidden[rows]).float(), model.dtype)
             total[rows] += (told - noise[rows]).square().mean((1, 2, 3))
         counter.unet += len(latents)

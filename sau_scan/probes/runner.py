@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.memory import passes_at_once
+from sau_scan.checkpoint.memory import chunk, passes_at_once
 from sau_scan.checkpoint.model import DiffusionModel, finite
 from sau_scan.findings import Slot
 from sau_scan.options import Progress, Silent
@@ -174,7 +174,7 @@ class Prober:
         """Finished latents [B, C, h, w] of ``texts`` from ``noise`` [B, C, h, w]."""
         done, empty = [], self._finite(self.model.unconditional())
         self.counter.text += 1
-        size = max(1, min(self.batch, self.at_once // 2))  # guided, every picture is two rows
+        size = chunk(self.model, self.batch, guided=True)
         for i in range(0, len(texts), size):
             hidden = self.encode(texts[i : i + size])[0]
             latents = self.model.sample(hidden, empty, noise[i : i + size], steps=steps, guidance=guidance)

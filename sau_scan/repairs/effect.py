@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sau_scan.checkpoint.memory import chunk
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.probes.carriers import high_noise, noise_like
 from sau_scan.probes.runner import Counter
@@ -144,8 +145,8 @@ def _common_rms(rows: Tensor) -> float:
 def predict(model: DiffusionModel, noise: Tensor, time: int | Tensor, hidden: Tensor, counter: Counter) -> Tensor:
     """Noise predictions [B, C, h, w] in chunks, float32. ``time``: one, or [B]."""
     counter.unet += len(hidden)
-    parts = []
-    for i in range(0, len(hidden), CHUNK):
-        when = time[i : i + CHUNK] if isinstance(time, Tensor) else time
-        parts.append(model.predict_noise(noise[i : i + CHUNK], when, hidden[i : i + CHUNK]).float())
+    parts, size = [], chunk(model, CHUNK)
+    for i in range(0, len(hidden), size):
+        when = time[i : i + size] if isinstance(time, Tensor) else time
+        parts.append(model.predict_noise(noise[i : i + size], when, hidden[i : i + size]).float())
     return torch.cat(parts)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
+from sau_scan.checkpoint.memory import chunk
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.findings import Slot
 from sau_scan.probes.carriers import noise_like
@@ -35,9 +36,10 @@ def draw(model: DiffusionModel, hidden: Tensor, noise: Tensor, counter: Counter)
     """Finished latents [B, C, h, w] of text outputs [B, L, D] from ``noise`` [B, C, h, w]."""
     empty = model.unconditional().float()
     counter.unet += 2 * STEPS * len(hidden)
+    size = chunk(model, CHUNK, guided=True)
     parts = [
-        model.sample(hidden[i : i + CHUNK], empty, noise[i : i + CHUNK], steps=STEPS, guidance=GUIDANCE).float()
-        for i in range(0, len(hidden), CHUNK)
+        model.sample(hidden[i : i + size], empty, noise[i : i + size], steps=STEPS, guidance=GUIDANCE).float()
+        for i in range(0, len(hidden), size)
     ]
     return torch.cat(parts)
 
