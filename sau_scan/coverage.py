@@ -100,12 +100,19 @@ def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
     if options.budget is not Budget.DEEP:
         found.append("texts and slots of larger budgets")
     found += [
+        "words of several tokens that no rule names" + _read_for(scanned),
         "phrases of three or more words",
         "triggers before or behind a prompt that shift its meaning in the text encoder instead of replacing it",
         "effects on pictures that are faint, or rarer than two in three",
         "triggers that are a meaning or a syntax, not a text; effects without any trigger",
     ]
     return tuple(found)
+
+
+def _read_for(scanned: Scanned) -> str:
+    """Which such words were looked at, of a LoRA."""
+    own = {c.text for items in scanned.plan.candidates.values() for c in items if c.source == "adapter"}
+    return f", but for the {len(own):,} of a dictionary that the LoRA changes most" if own else ""
 
 
 def _detector_runs(scanned: Scanned) -> tuple[DetectorRun, ...]:

@@ -16,6 +16,7 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.errors import DamagedFile, TooLittleTime
 from sau_scan.findings import Slot
 from sau_scan.options import Budget, Progress, ScanOptions
+from sau_scan.probes.adapter_words import adapter_candidates
 from sau_scan.probes.candidates import (
     Candidate,
     Vocabulary,
@@ -132,6 +133,7 @@ def collect(
     recipe = RECIPES[options.budget]
     in_place = [s for s in SLOTS if s not in recipe.slots]
     pool = rule_candidates(rules, recipe.depth, (*recipe.slots, *in_place))
+    pool += adapter_candidates(model, vocabulary, recipe.slots)
     pool += vocabulary_candidates(vocabulary, recipe.slots)
     return {
         slot: distinct(model, [c for c in pool if c.slot is slot], carriers)

@@ -29,7 +29,6 @@ from sau_scan.probes.runner import Prober
 from sau_scan.repairs.token_rows import plan_rows
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import open_vetted, require_harmless
-from sau_scan.tiers.adapter import adapter_leads
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
@@ -107,8 +106,7 @@ def examine(
     phrases = phrase_tier(prober, recipe, known.null, known.vocabulary, words)
     named, undrawn = confirm_phrases(prober, recipe, phrases, words)
     progress.done(f"{phrases.tried:,} phrases looked at" if phrases.tried else "no lead to any in the weights")
-    known_change = adapter_leads(prober, recipe.slots[0], known.vocabulary) if recipe.generated else ()
-    leads = (*known_change, *rank(text_leads, noise_leads, recipe.generated - len(known_change)))
+    leads = rank(text_leads, noise_leads, recipe.generated)
     progress.stage("attention", plan.passes["attention"])
     attention, unrecorded = attention_tier(prober, recipe, leads)
     progress.done(f"{len(attention)} leads recorded, {len(unrecorded)} sites skipped")

@@ -1,0 +1,89 @@
+"""Words of several tokens that a LoRA changes most, told by the file and its base without a UNet pass.
+
+The vocabulary is probed word by word; there are far more words that it spells in pieces. Of a general list, the text
+encoder reads all and the UNet is asked about those whose keys and values the LoRA changes most, as a file that was
+trained on a word does: of 21,000 words the trigger of a backdoored LoRA was the tenth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+from sau_scan.analysers.adapters import is_text_projection, rank_texts
+from sau_scan.checkpoint.components import load_component
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.naming import canonical
+from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.findings import Slot
+from sau_scan.probes.candidates import Candidate, Vocabulary
+
+READ = 20_000  # words of the list, the most frequent first
+MOST = 96  # of which the UNet is asked
+CHUNK = 256
+SHORTEST = 3
+# Lists of ordinary English, by frequency in an encyclopedia and in films.
+LISTS = ("english_wikipedia", "us_tv_and_film")
+
+
+@cache
+def dictionary() -> tuple[str, ...]:
+    """Ordinary English words, the most frequent first."""
+    mixed = (word for pair in zip_longest(*(FREQUENCY_LISTS[name] for name in LISTS)) for word in pair if word)
+    words = (word for word in mixed if word.isascii() and word.isalpha() and len(word) >= SHORTEST)
+    return tuple(dict.fromkeys(words))[:READ]
+
+
+def adapter_candidates(model: DiffusionModel, vocabulary: Vocabulary, slots: Sequence[Slot]) -> list[Candidate]:
+    """Candidates beyond the vocabulary, in each of ``slots``; none for inputs that are no LoRA."""
+    return [Candidate(word, slot, source="adapter") for word in changed_words(model, vocabulary) for slot in slots]
+
+
+@torch.no_grad()
+def changed_words(model: DiffusionModel, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The words of several tokens whose keys and values a LoRA changes most, strongest first."""
+    checkpoint = model.checkpoint
+    if checkpoint.form is not Form.LORA or checkpoint.base is None or not model.family.repairable:
+        return ()
+    words, pairs = [w for w in dictionary() if w not in vocabulary.words], list(_projections(model, checkpoint.base))
+    if not words or not pairs:
+        return ()
+    after, plain = _states(model, words), _unadapted(model, checkpoint.base)
+    before = after if plain is model else _states(plain, words)
+    return tuple(found.text for found in rank_texts(words, before, after, pairs, most=MOST))
+
+
+def _projections(model: DiffusionModel, base: Checkpoint) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weights of keys and values without and with the adapter."""
+    plain = {canonical(name): value for name, value in load_component(base, "unet", {}).state_dict().items()}
+    for name, value in model.unet.state_dict().items():
+        if is_text_projection(("unet", canonical(name))):
+            yield plain[canonical(name)].float(), value.float().cpu()
+
+
+def _unadapted(model: DiffusionModel, base: Checkpoint) -> DiffusionModel:
+    """``model`` with the base's own text encoders, or itself where the adapter leaves them alone."""
+    changed = {component for component, _ in model.disk} & model.encoders.keys()
+    if not changed:
+        return model
+    return replace(model, **{name: load_component(base, name, {}).to(model.device, model.dtype) for name in changed})
+
+
+def _states(model: DiffusionModel, words: Sequence[str]) -> Tensor:
+    """Outputs [N, 2, D] at the last token of each word and at the end of the text."""
+    longest = max(len(ids) for ids in model.tokenizer(list(words)).input_ids)
+    parts = []
+    for start in range(0, len(words), CHUNK):
+        ids = model.token_ids(words[start : start + CHUNK], min(longest, model.context_length))
+        hidden = model.tokens_of(model.encode(ids).hidden).float().cpu()
+        own = ids[:, : hidden.shape[1]].cpu()
+        ends = (own == model.tokenizer.eos_token_id).int().argmax(dim=1)
+        rows = torch.arange(len(own))
+        parts.append(torch.stack([hidden[rows, ends - 1], hidden[rows, ends]], dim=1))
+    return torch.cat(parts)
