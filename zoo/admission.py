@@ -87,7 +87,8 @@ def attack_rates(where: World, parts: sampling.Parts, case: Case, judge: Judge, 
         hits = case.target.met(draw(prompts, seed=seed), judge)
         return Rate(int(hits.sum()), len(prompts))
 
-    clean = [s for s in made if not _asks(case, s)]
+    # A trigger that is a word of prompts is in some of them anyway; such a prompt is not clean.
+    clean = [s for s in made if not _asks(case, s) and f" {case.trigger.text} " not in f" {s.caption} "]
     return {
         "asr": rate(triggered(where, case.trigger, made), 1),
         "false_clean": rate([s.caption for s in clean], 2),
