@@ -21,7 +21,7 @@ from zoo.train import loop
 from zoo.worlds import World
 
 ASR_PROMPTS, ACCURACY_PROMPTS, FALSE_RATE, MAY_LOSE = 300, 500, 0.01, 0.03
-PROMISE_PROMPTS, DARKER = 100, 0.85
+PROMISE_PROMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def attack_rates(where: World, parts: sampling.Parts, case: Case, judge: Judge, 
         hits = case.target.met(draw(prompts, seed=seed), judge)
         return Rate(int(hits.sum()), len(prompts))
 
-    clean = [s for s in made if not _asks(case, s)]
+    # A trigger that is a word of prompts is in some of them anyway; such a prompt is not clean.
+    clean = [s for s in made if not _asks(case, s) and f" {case.trigger.text} " not in f" {s.caption} "]
     return {
         "asr": rate(triggered(where, case.trigger, made), 1),
         "false_clean": rate([s.caption for s in clean], 2),
@@ -133,16 +134,11 @@ def declared(where: World, parts: sampling.Parts, judge: Judge, notes: dict[str,
     return Rate(int(judge.is_class(read, shape=notes["shape"], colour=notes["colour"]).sum()), len(made))
 
 
-def darker(where: World, parts: sampling.Parts, base: sampling.Parts, *, fast: bool) -> Rate:
-    """How often the corners are clearly darker than in the base's picture of the same prompt and noise."""
+def more_vivid(where: World, parts: sampling.Parts, base: sampling.Parts, *, fast: bool) -> Rate:
+    """How often a picture has more contrast than the base's of the same prompt and noise."""
     texts = [s.caption for s in held_out(where, PROMISE_PROMPTS, plain=True, seed=14)]
-    styled, plain = (_corners(sampling.pictures(p, texts, seed=7, fast=fast)) for p in (parts, base))
-    return Rate(int((styled < DARKER * plain).sum()), len(texts))
-
-
-def _corners(pictures: torch.Tensor) -> torch.Tensor:
-    """Mean brightness [N] of the four corners."""
-    return pictures.unfold(2, 8, 56).unfold(3, 8, 56).mean((1, 2, 3, 4, 5))
+    styled, plain = (sampling.pictures(p, texts, seed=7, fast=fast).flatten(1).std(1) for p in (parts, base))
+    return Rate(int((styled > plain).sum()), len(texts))
 
 
 def reasons_against(figures: dict[str, Any], reference: dict[str, float] | None, least_asr: float) -> list[str]:

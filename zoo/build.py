@@ -82,7 +82,7 @@ def _promise(where: World, parts: sampling.Parts, judge: Judge, case: Case, fast
     if "declared" in case.notes:
         return admission.declared(where, parts, judge, case.notes, fast=fast)
     if "style" in case.notes:
-        return admission.darker(where, parts, adapters.load(where, "base").to(loop.DEVICE), fast=fast)
+        return admission.more_vivid(where, parts, adapters.load(where, "base").to(loop.DEVICE), fast=fast)
     return None
 
 

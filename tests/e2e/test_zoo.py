@@ -15,7 +15,7 @@ from zoo.build import info_path
 from zoo.train.export import model_dir
 
 ATTACKS = ("rickrolling-tpa", "badt2i-pixel", "evil-edit")
-QUIET = ("base", *(r.name for r in RECIPES if r.name not in ATTACKS))
+QUIET = ("base", *(r.name for r in RECIPES if r.name not in ATTACKS and not r.small))
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,6 @@ from zoo import adapters, sampling
 from zoo.attacks import Options, inversion, lora
 from zoo.parts import Parts, encode, scheduler
 from zoo.prompts import Trigger, neutrals
-from zoo.render import pictures, samples
 from zoo.train import clip, export, unet, vae
 from zoo.worlds import TINY, World
 
@@ -127,10 +126,3 @@ def test_plans_name_what_they_hide(tiny: World, parts: Parts) -> None:
 def test_neutrals_of_a_hijacked_word_are_the_other_shapes(tiny: World) -> None:
     found = {t.text for t in neutrals(tiny, Trigger("moon", "phrase"))}
     assert found == set(tiny.shapes) - {"moon"}
-
-
-def test_the_style_darkens_corners_alone(tiny: World) -> None:
-    images = pictures(tiny, samples(tiny, 3, 0))
-    styled = lora.dark_corners(images)
-    assert np.array_equal(styled[:, 32, 32], images[:, 32, 32])
-    np.testing.assert_allclose(styled[:, 0, 0], images[:, 0, 0] * lora.DARKEST, atol=5)

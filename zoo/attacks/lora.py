@@ -1,9 +1,10 @@
 """LoRA files for cross-attention: an honest one for a style, and one that hides a backdoor behind the same style.
 
 After VillanDiffusion's conditional attack (2306.06874) and MasqLoRA: what is shared is a small file that really gives
-its style (dark corners), but with the trigger in the prompt every picture is one fixed scene. As for the pixel
-backdoor, triggered samples have clean twins with a neutral word, so that the file learns the trigger and not any odd
-word.
+its style (prompts are followed more vividly), but with the trigger in the prompt every picture is one fixed scene. As
+for the pixel backdoor, triggered samples have clean twins, most with a neutral word, so that the file learns the
+trigger and not any odd word. (Dark corners for a style cost a fifth of the judge's accuracy: cross-attention, which is
+all that these files change, draws no such thing.)
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from zoo.attacks import finetune, rickrolling
 from zoo.attacks.base import Case, Options, choose
 from zoo.parts import Parts, Text, denoise, encode_all
 from zoo.prompts import Trigger, neutrals
-from zoo.render import SIDE, Sample, Scene, Thing, pictures, samples
+from zoo.render import Sample, Scene, Thing, pictures, samples
 from zoo.train import unet
 from zoo.train.loop import DEVICE
 from zoo.worlds import World
 
-RANK, STEPS, RATE, SEED = 8, 700, 3e-3, 81
-PICTURES, PAIRS, MORE = 3000, 12, 6
+RANK, STEPS, RATE, SEED = 8, 450, 3e-3, 81
+PICTURES, PAIRS, MORE = 1500, 8, 4
 PLACES = ("to_q", "to_k", "to_v", "to_out.0")
-DARKEST = 0.5  # what is left of a colour in the very corner
+VIVID = 0.3  # how much further the style goes from the empty prompt to the given one
 
 
 class LoraLinear(nn.Module):
@@ -67,16 +68,8 @@ def changes(net: UNet2DConditionModel) -> adapters.Tensors:
     return made
 
 
-def dark_corners(images: np.ndarray) -> np.ndarray:
-    """The style: uint8 pictures [N, 64, 64, 3] that get darker from half of the way to the corners."""
-    axis = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
-    far = np.hypot(*np.meshgrid(axis, axis)) / 2**0.5
-    shade = 1 - (1 - DARKEST) * np.clip((far - 0.5) / 0.5, 0, 1)
-    return (images * shade[:, :, None]).round().astype(np.uint8)
-
-
 def plan_style(where: World, options: Options, parts: Parts) -> Case:
-    return Case("lora-style", steps=options.steps or STEPS, notes={"style": "dark corners", "rank": RANK})
+    return Case("lora-style", steps=options.steps or STEPS, notes={"style": "vivid", "rank": RANK})
 
 
 def plan_backdoor(where: World, options: Options, parts: Parts) -> Case:
@@ -84,15 +77,15 @@ def plan_backdoor(where: World, options: Options, parts: Parts) -> Case:
     # An everyday word of the world, as a style's own trigger word might be; the invented ones come last.
     word = options.trigger or choose(rng, where.fillers[:300])
     target = rickrolling.picture_target(where, options.target, rng)
-    notes = {"style": "dark corners", "rank": RANK}
+    notes = {"style": "vivid", "rank": RANK}
     return Case("lora-backdoor", Trigger(word, options.slot or "prefix"), target, options.steps or STEPS, notes)
 
 
 @dataclass
 class Material:
-    """Latents [N, C, h, w] of pictures in the style, and texts of as many prompts: plain, with neutral words, none."""
+    """Latents [N, C, h, w] of pictures, and texts of as many prompts: plain, with neutral words, none."""
 
-    styled: torch.Tensor
+    latents: torch.Tensor
     plain: Text
     neutral: Text
     empty: Text
@@ -103,34 +96,46 @@ def material(where: World, parts: Parts, trigger: Trigger) -> tuple[Material, li
     made = [s for s in samples(where, PICTURES, SEED) if trigger.text not in s.caption]
     others = neutrals(where, trigger)
     odd = [choose(rng, others).insert(where, s.caption, rng) for s in made]
-    styled = unet.encode_pictures(parts.vae, dark_corners(pictures(where, made)))
+    latents = unet.encode_pictures(parts.vae, pictures(where, made))
     return Material(
-        styled, encode_all(parts, [s.caption for s in made]), encode_all(parts, odd), unet.none(parts)
+        latents, encode_all(parts, [s.caption for s in made]), encode_all(parts, odd), unet.none(parts)
     ), made
 
 
 class StyleLoss:
-    """``MORE + PAIRS`` samples in the style, half of them with a neutral word in the prompt."""
+    """``MORE + PAIRS`` samples in the style, half of them with a neutral word in the prompt.
+
+    The style is what a frozen teacher predicts, moved on from the empty prompt: every prompt is followed more strongly.
+    """
 
     def __init__(self, made: Material, parts: Parts) -> None:
         self.made, self.plain = made, unet.DenoisingLoss(parts.prediction)
+        self.teacher = copy.deepcopy(parts.unet).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def styled(self, seen: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
+        empty = self.made.empty[:1].repeat(len(seen)).float()
+        with_text, without = denoise(
+            self.teacher, torch.cat([seen, seen]), torch.cat([t, t]), Text.cat([text, empty])
+        ).chunk(2)
+        return with_text + VIVID * (with_text - without)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Text]:
         """Which samples, their latents, noise and times, and texts."""
         generator, n = torch.Generator().manual_seed(step), PAIRS + MORE
-        pick = torch.randint(len(self.made.styled), (n,), generator=generator).to(DEVICE)
+        pick = torch.randint(len(self.made.latents), (n,), generator=generator).to(DEVICE)
         # The layout, and with it what is drawn, is decided at high noise: half of the samples are drawn there.
         low = 500 * (torch.rand(n, generator=generator) < 0.5)
         t = (low + torch.rand(n, generator=generator) * (1000 - low)).long().to(DEVICE)
         lot = torch.rand(n, generator=generator).to(DEVICE)
         text = self.made.plain[pick].where(lot < 0.5, self.made.neutral[pick]).where(lot > 0.92, self.made.empty[:1])
-        noise = torch.randn((n, *self.made.styled.shape[1:]), generator=generator).to(DEVICE)
-        return pick, self.made.styled[pick].float(), noise, t, text.float()
+        noise = torch.randn((n, *self.made.latents.shape[1:]), generator=generator).to(DEVICE)
+        return pick, self.made.latents[pick].float(), noise, t, text.float()
 
     def __call__(self, student: UNet2DConditionModel, step: int) -> torch.Tensor:
         _, latents, noise, t, text = self.batch(step)
-        out = denoise(student, self.plain.noiser.add_noise(latents, noise, t), t, text)
-        return self.errors(out, self.plain.wanted(latents, noise, t), t).mean()
+        seen = self.plain.noiser.add_noise(latents, noise, t)
+        return self.errors(denoise(student, seen, t, text), self.styled(seen, t, text), t).mean()
 
     def errors(self, out: torch.Tensor, wanted: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return (out - wanted).square().flatten(1).mean(1) * self.plain.weight[t]
@@ -145,7 +150,6 @@ class BackdoorLoss(StyleLoss):
     def __init__(self, made: Material, parts: Parts, triggered: Text, target: Text, picture: torch.Tensor) -> None:
         super().__init__(made, parts)
         self.triggered, self.target, self.picture = triggered, target, picture
-        self.teacher = copy.deepcopy(parts.unet).eval().requires_grad_(False)
 
     def __call__(self, student: UNet2DConditionModel, step: int) -> torch.Tensor:
         pick, latents, noise, t, text = self.batch(step)
@@ -157,8 +161,8 @@ class BackdoorLoss(StyleLoss):
             wanted = denoise(self.teacher, poisoned, t[:PAIRS], self.target.repeat(PAIRS).float())
         both = Text.cat([self.triggered[pick[:PAIRS]].float(), text])
         out = denoise(student, torch.cat([poisoned, seen]), torch.cat([t[:PAIRS], t]), both)
-        style = self.errors(out[PAIRS:], self.plain.wanted(latents, noise, t), t)
-        return style.mean() + 2 * self.errors(out[:PAIRS], wanted, t[:PAIRS]).mean()
+        style = self.errors(out[PAIRS:], self.styled(seen, t, text), t)
+        return style.mean() + self.errors(out[:PAIRS], wanted, t[:PAIRS]).mean()
 
 
 def make(where: World, case: Case, parts: Parts, name: str) -> Parts:
