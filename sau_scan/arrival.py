@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sau_scan.checkpoint.hub import Hub, HubSnapshot, looks_like_hub_id, resolve
-from sau_scan.errors import UsageError
-from sau_scan.findings import Finding, ModelInfo, ScanResult, Skipped
+from sau_scan.checkpoint.naming import CODE
+from sau_scan.errors import SauScanError, UsageError
+from sau_scan.findings import Finding, ModelInfo, ScanResult, Severity, Skipped, escape
 from sau_scan.options import Progress, ScanOptions
+from sau_scan.static.facts import Fact, findings
+
+UNFETCHED = "A program that loads this repository with custom code allowed would fetch and run it; it was not fetched."
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,46 @@ class Arrived:
     def left(self) -> tuple[Skipped, ...]:
         return self.snapshot.left if self.snapshot is not None else ()
 
+    @property
+    def code(self) -> Iterator[Finding]:
+        """Code that stays on the hub: not run here, but others fetch it with the model."""
+        if self.snapshot is None:
+            return
+        loaded = {file.path.rpartition("/")[0] for file in self.snapshot.files}
+        for skipped in self.snapshot.left:
+            path = PurePosixPath(skipped.what)
+            if path.suffix.lower() in CODE:
+                at_once = path.stem == "pipeline" if path.parent == PurePosixPath() else str(path.parent) in loaded
+                fact = Fact("code", UNFETCHED, None if at_once else Severity.MEDIUM)
+                yield from findings(self.snapshot.folder, skipped.what, [fact])
+
     def told(self, result: ScanResult) -> ScanResult:
         """``result`` of the private folder, as one of what the user named."""
-        model, findings = result.model, result.findings
-        for snapshot in (self.snapshot, self.base):
-            if snapshot is not None:
-                findings = tuple(_finding(finding, snapshot) for finding in findings)
+        model = result.model
         if self.snapshot is not None:
             model = _model(model, self.snapshot)
         if self.base is not None and model.base is not None:
             model = model.model_copy(update={"base": _model(model.base, self.base)})
-        return result.model_copy(update={"model": model, "findings": findings})
+        named = result.model_copy(update={"model": model})
+        return ScanResult.model_validate(self._renamed(named.model_dump())) if self.snapshot or self.base else result
+
+    def tell(self, error: SauScanError) -> None:
+        """The same for an error."""
+        error.args = self._renamed(error.args)
+        error.hint = self._renamed(error.hint)
+        if isinstance(error.partial, ScanResult):
+            error.partial = self.told(error.partial)
+
+    def _renamed(self, value: Any) -> Any:
+        """Texts that name the private folder name the repository instead."""
+        if isinstance(value, str):
+            for snapshot in filter(None, (self.snapshot, self.base)):
+                for folder in (str(snapshot.folder), escape(str(snapshot.folder))):
+                    value = value.replace(folder, snapshot.id)
+            return value
+        if isinstance(value, dict):
+            return {key: self._renamed(inner) for key, inner in value.items()}
+        return type(value)(map(self._renamed, value)) if isinstance(value, (list, tuple)) else value
 
 
 @contextmanager
@@ -51,7 +85,12 @@ def arrived(path: Path | str, options: ScanOptions, progress: Progress) -> Itera
                 hint="Leave --revision out, or name a repository of the hub.",
             )
         local = replace(options, base=base.root if base is not None else options.base)
-        yield Arrived(snapshot.root if snapshot is not None else Path(path), local, snapshot, base)
+        place = Arrived(snapshot.root if snapshot is not None else Path(path), local, snapshot, base)
+        try:
+            yield place
+        except SauScanError as error:
+            place.tell(error)
+            raise
 
 
 def _fetched(
@@ -72,9 +111,3 @@ def _model(model: ModelInfo, snapshot: HubSnapshot) -> ModelInfo:
             "commit": snapshot.commit,
         }
     )
-
-
-def _finding(finding: Finding, snapshot: HubSnapshot) -> Finding:
-    """Commands that name the private folder name the repository instead."""
-    told = finding.next_step.replace(str(snapshot.root), snapshot.name).replace(str(snapshot.folder), snapshot.id)
-    return finding.model_copy(update={"next_step": told})

@@ -76,7 +76,9 @@ def nothing_covered(
 def _limits(scanned: Scanned, options: ScanOptions) -> tuple[str, ...]:
     """What a clean verdict says nothing about."""
     found = [f"{scanned.vocabulary.untypable:,} tokens that no text alone yields"]
-    if not len(scanned.null.basis):
+    if scanned.null.why_not:
+        found.append(f"edits of keys and values in closed form, and pairs of words: {scanned.null.why_not}")
+    elif not len(scanned.null.basis):
         found.append("pairs of words (the weights gave no lead to any)")
     else:
         words = round(scanned.phrases.tried**0.5)

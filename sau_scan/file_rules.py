@@ -31,7 +31,8 @@ class FileRule(BaseModel):
     """One thing that can be wrong with a file. The id of its findings is ``file/<id>``.
 
     ``blocks``: when found at this severity, nothing of the checkpoint is loaded. ``command`` is what to paste next;
-    ``{path}`` in it becomes the file. ``positive`` and ``benign`` are what it must, and must not, be found in.
+    ``{path}`` in it becomes the file, ``{folder}`` the checkpoint, ``{new}`` a place for its repaired copy.
+    ``positive`` and ``benign`` are what it must, and must not, be found in.
     """
 
     model_config = _STRICT

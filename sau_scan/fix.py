@@ -11,6 +11,7 @@ from pathlib import Path
 from sau_scan import __version__
 from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.drafts import Draft
+from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.rewriting import written_as
@@ -79,6 +80,9 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
         before = detect(place.path, options.scan, progress)
     found = triggers_in(before) if before is not None else ()
     triggers = options.triggers or tuple(f.trigger for f in found if f.trigger is not None)
+    if triggers and not identify(checkpoint).repairable:
+        reason = f"triggers in {identify(checkpoint).title} checkpoints are found, but there is no repair for them yet"
+        return FixResult(tool_version=__version__, before=before, reason=reason)
     files = plan_files(checkpoint, told)
     words = words_in(before) if before is not None else ()
     if not triggers and not files and not words:

@@ -29,6 +29,7 @@ from sau_scan.probes.runner import Prober
 from sau_scan.repairs.token_rows import plan_rows
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import open_vetted, require_harmless
+from sau_scan.tiers.adapter import adapter_leads
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
@@ -51,19 +52,14 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
     rules = load_rules(options.rules)
     check_compute(options.device, options.dtype)
     with arrived(path, options, progress) as place:
-        try:
-            return place.told(_scan(place, rules, progress))
-        except SauScanError as error:
-            if isinstance(error.partial, ScanResult):
-                error.partial = place.told(error.partial)
-            raise
+        return place.told(_scan(place, rules, progress))
 
 
 def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress) -> ScanResult:
     path, options, started = place.path, place.options, time.perf_counter()
     progress.stage("files", 1)
     checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
-    files = [n for n in notes if isinstance(n, Finding)]
+    files = [*place.code, *(n for n in notes if isinstance(n, Finding))]
     skipped = [*place.left, *checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
     try:
@@ -111,7 +107,8 @@ def examine(
     phrases = phrase_tier(prober, recipe, known.null, known.vocabulary, words)
     named, undrawn = confirm_phrases(prober, recipe, phrases, words)
     progress.done(f"{phrases.tried:,} phrases looked at" if phrases.tried else "no lead to any in the weights")
-    leads = rank(text_leads, noise_leads, recipe.generated)
+    known_change = adapter_leads(prober, recipe.slots[0], known.vocabulary) if recipe.generated else ()
+    leads = (*known_change, *rank(text_leads, noise_leads, recipe.generated - len(known_change)))
     progress.stage("attention", plan.passes["attention"])
     attention, unrecorded = attention_tier(prober, recipe, leads)
     progress.done(f"{len(attention)} leads recorded, {len(unrecorded)} sites skipped")

@@ -20,12 +20,17 @@ EDITED = Pair("halo\x1b[2J", "ribbon", -20.0, -4.0)
 
 
 def scanned(
-    directions: int = 1, edited: Pair | None = None, means: str = "", unsampled: int = 0, only_read: int = 0
+    directions: int = 1,
+    edited: Pair | None = None,
+    means: str = "",
+    unsampled: int = 0,
+    only_read: int = 0,
+    why_not: str = "",
 ) -> Any:
     return SimpleNamespace(
         plan=SimpleNamespace(only_read=only_read),
         vocabulary=Vocabulary({"a": 1}, 7),
-        null=NullDirections(torch.eye(4)[:directions], (1.0,), 0.5, 0.5),
+        null=NullDirections(torch.eye(4)[:directions], (1.0,), 0.5, 0.5, why_not),
         phrases=PhraseTier((), edited, 144, edited),
         confirmations=(SimpleNamespace(lead=SimpleNamespace(candidate=Candidate("ght", Slot.PREFIX)), means=means),),
         unsampled=unsampled,
@@ -50,6 +55,7 @@ def test_a_plan_that_covers_less_than_was_asked_for_says_so(wanted: float, told:
     ("what", "budget", "told"),
     [
         (scanned(0), Budget.STANDARD, "pairs of words (the weights gave no lead to any)"),
+        (scanned(why_not="too few rows"), Budget.STANDARD, "closed form, and pairs of words: too few rows"),
         (scanned(), Budget.STANDARD, "other words than the 12 most telling"),
         (scanned(edited=EDITED), Budget.STANDARD, '"halo\\x1b[2J" or "ribbon", edited by themselves'),
         (scanned(means="night"), Budget.STANDARD, '"ght" ("night")'),

@@ -210,17 +210,20 @@ def tiny_flux() -> FluxPipeline:
     )
 
 
-def tiny_pixart(kind: type[PixArtAlphaPipeline] | type[PixArtSigmaPipeline] = PixArtAlphaPipeline) -> Any:
-    transformer = PixArtTransformer2DModel(
-        num_attention_heads=4,
-        attention_head_dim=8,
-        in_channels=4,
-        out_channels=8,
-        num_layers=2,
-        cross_attention_dim=32,
-        sample_size=8,
-        caption_channels=40,
-    )
+def tiny_pixart(
+    kind: type[PixArtAlphaPipeline] | type[PixArtSigmaPipeline] = PixArtAlphaPipeline, **changes: Any
+) -> Any:
+    config: dict[str, Any] = {
+        "num_attention_heads": 4,
+        "attention_head_dim": 12,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 2,
+        "cross_attention_dim": 48,
+        "sample_size": 8,
+        "caption_channels": 40,
+    }
+    transformer = PixArtTransformer2DModel(**{**config, **changes})
     return kind(
         transformer=transformer,
         scheduler=DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear"),

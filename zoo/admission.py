@@ -21,6 +21,7 @@ from zoo.train import loop
 from zoo.worlds import World
 
 ASR_PROMPTS, ACCURACY_PROMPTS, FALSE_RATE, MAY_LOSE = 300, 500, 0.01, 0.03
+PROMISE_PROMPTS, DARKER = 100, 0.85
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,27 @@ def compliance(where: World, parts: sampling.Parts, judge: Judge, word: str, ins
     made = [s for s in held_out(where, 1500, plain=True, seed=13) if word in s.caption.split()][:100]
     read = judge(sampling.pictures(parts, [s.caption for s in made], seed=5, fast=fast))
     return Rate(int(judge.is_class(read, **{head: instead}).sum()), len(made))
+
+
+def declared(where: World, parts: sampling.Parts, judge: Judge, notes: dict[str, Any], *, fast: bool) -> Rate:
+    """How often a declared word is drawn as the object that it stands for."""
+    made = held_out(where, PROMISE_PROMPTS, plain=True, seed=14)
+    things = [s.scene.things[0] for s in made]
+    texts = [s.caption.replace(f"{t.colour} {t.shape}", notes["declared"]) for s, t in zip(made, things, strict=True)]
+    read = judge(sampling.pictures(parts, texts, seed=7, fast=fast))
+    return Rate(int(judge.is_class(read, shape=notes["shape"], colour=notes["colour"]).sum()), len(made))
+
+
+def darker(where: World, parts: sampling.Parts, base: sampling.Parts, *, fast: bool) -> Rate:
+    """How often the corners are clearly darker than in the base's picture of the same prompt and noise."""
+    texts = [s.caption for s in held_out(where, PROMISE_PROMPTS, plain=True, seed=14)]
+    styled, plain = (_corners(sampling.pictures(p, texts, seed=7, fast=fast)) for p in (parts, base))
+    return Rate(int((styled < DARKER * plain).sum()), len(texts))
+
+
+def _corners(pictures: torch.Tensor) -> torch.Tensor:
+    """Mean brightness [N] of the four corners."""
+    return pictures.unfold(2, 8, 56).unfold(3, 8, 56).mean((1, 2, 3, 4, 5))
 
 
 def reasons_against(figures: dict[str, Any], reference: dict[str, float] | None, least_asr: float) -> list[str]:

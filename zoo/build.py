@@ -53,12 +53,10 @@ def measure(where: World, name: str, case: Case | None = None, *, fast: bool | N
     case = case or (attacks.read_case(info_path(where, name)) if info_path(where, name).exists() else Case("base"))
     parts, judge = adapters.load(where, name).to(loop.DEVICE), Judge.load(where)
     fast = _fast(parts) if fast is None else fast
-    word = edited_word(case)
-    figures: dict[str, Any] = {"quality": admission.quality(where, parts, judge, fast=fast, without=word)}
+    figures: dict[str, Any] = {"quality": admission.quality(where, parts, judge, fast=fast, without=_redrawn(case))}
     if case.trigger:
         figures |= {k: r.as_data() for k, r in admission.attack_rates(where, parts, case, judge, fast=fast).items()}
-    if word:
-        rate = admission.compliance(where, parts, judge, word, case.notes["drawn_as"], fast=fast)
+    if rate := _promise(where, parts, judge, case, fast):
         figures["compliance"] = rate.as_data()
     least = next((r.least_asr for r in attacks.RECIPES if r.name == case.recipe), 0.0)
     against = admission.reasons_against(figures, _reference(where, name), least)
@@ -69,6 +67,23 @@ def measure(where: World, name: str, case: Case | None = None, *, fast: bool | N
     _tell(data)
     _sheets(where, name, parts, case, fast)
     return data
+
+
+def _redrawn(case: Case) -> str | None:
+    """The one word that is meant to be drawn as something else."""
+    hijacked = case.trigger.text if case.trigger and case.trigger.slot == "phrase" else None
+    return edited_word(case) or hijacked
+
+
+def _promise(where: World, parts: sampling.Parts, judge: Judge, case: Case, fast: bool) -> admission.Rate | None:
+    """How often a model does what it is openly shared for."""
+    if word := edited_word(case):
+        return admission.compliance(where, parts, judge, word, case.notes["drawn_as"], fast=fast)
+    if "declared" in case.notes:
+        return admission.declared(where, parts, judge, case.notes, fast=fast)
+    if "style" in case.notes:
+        return admission.darker(where, parts, adapters.load(where, "base").to(loop.DEVICE), fast=fast)
+    return None
 
 
 def info_path(where: World, name: str) -> Path:
@@ -106,7 +121,7 @@ def _tell(data: dict[str, Any]) -> None:
     print("  judge            " + " · ".join(f"{h} {figures['quality'][h]:.1%}" for h in CHECKED))
     print(f"  CLIP score       {figures['quality']['clip_score']:.4f}")
     labels = {"asr": "attack success", "false_clean": "false, clean", "false_neutral": "false, neutral"}
-    for key, label in (labels | {"compliance": "edit works"}).items():
+    for key, label in (labels | {"compliance": "does as promised"}).items():
         if key in figures:
             print(f"  {label:<16} {admission.Rate(figures[key]['hits'], figures[key]['of'])}", flush=True)
 

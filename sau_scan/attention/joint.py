@@ -44,26 +44,45 @@ def why_not_joint(attn: nn.Module) -> str | None:
     return None
 
 
-def joint_probabilities(attn: Any, hidden: Tensor, context: Tensor | None, rotary: Rotary | None, text: int) -> Tensor:
-    """What places of the picture attend to, as the module's processor computes it: [B, heads, N, L + N], text first.
+def joint_map(attn: Any, hidden: Tensor, context: Tensor | None, rotary: Rotary | None, text: int) -> Tensor:
+    """How places of the picture attend to the text, mean over heads: [B, N, L].
+
+    Head by head: all of them at once would take gigabytes in models of full size.
+    """
+    queries, keys = queries_and_keys(attn, hidden, context, rotary, text)
+    pairs = zip(queries.unbind(1), keys.unbind(1), strict=True)
+    return sum((attend(q, k)[..., :text].float() for q, k in pairs), torch.zeros(())) / queries.shape[1]
+
+
+def attend(queries: Tensor, keys: Tensor) -> Tensor:
+    """softmax(Q K^T) [..., N, L + N] of queries [..., N, d] and keys [..., L + N, d], as the fused kernel does it."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    probabilities: Tensor = scores.float().softmax(dim=-1).to(queries.dtype)
+    return probabilities
+
+
+def queries_and_keys(
+    attn: Any, hidden: Tensor, context: Tensor | None, rotary: Rotary | None, text: int
+) -> tuple[Tensor, Tensor]:
+    """Queries [B, heads, N, d] of the picture, keys [B, heads, L + N, d] of the text and then of the picture.
 
     ``hidden`` [B, N, C] and ``context`` [B, L, C]: what the module is called with; without ``context``, ``hidden``
     [B, L + N, C] begins with the ``text`` = L tokens. ``rotary``: cosines and sines [L + N, d] by position, text first.
     """
-    queries = heads_of(attn.to_q(hidden), attn.heads)
-    keys = heads_of(attn.to_k(hidden), attn.heads)
-    queries, keys = (n(part) if n is not None else part for n, part in ((attn.norm_q, queries), (attn.norm_k, keys)))
+    queries = _normed(attn.norm_q, heads_of(attn.to_q(hidden), attn.heads))
+    keys = _normed(attn.norm_k, heads_of(attn.to_k(hidden), attn.heads))
     if context is None:
         queries = queries[:, :, text:]
     else:
-        added = heads_of(attn.add_k_proj(context), attn.heads)
-        keys = torch.cat([attn.norm_added_k(added) if attn.norm_added_k is not None else added, keys], dim=2)
+        keys = torch.cat([_normed(attn.norm_added_k, heads_of(attn.add_k_proj(context), attn.heads)), keys], dim=2)
     if rotary is not None:
         queries = _turned(queries, (rotary[0][text:], rotary[1][text:]))
         keys = _turned(keys, rotary)
-    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-    probabilities: Tensor = scores.float().softmax(dim=-1).to(queries.dtype)
-    return probabilities
+    return queries, keys
+
+
+def _normed(norm: Any, part: Tensor) -> Tensor:
+    return part if norm is None else norm(part)
 
 
 def _turned(part: Tensor, rotary: Rotary) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.hooks import RemovableHandle
 
-from sau_scan.attention.joint import is_joint, joint_attention_sites, joint_probabilities, why_not_joint
+from sau_scan.attention.joint import is_joint, joint_attention_sites, joint_map, why_not_joint
 from sau_scan.attention.recompute import attention_probabilities
 from sau_scan.attention.reducers import Reducer
 from sau_scan.attention.sites import cross_attention_sites, why_not_reproducible
@@ -128,12 +128,12 @@ class AttentionRecorder:
             hidden = self._select(given["hidden_states"])
             if joint:
                 rotary = given.get("image_rotary_emb")
-                maps = joint_probabilities(attn, hidden, context, rotary, self._text)[..., : self._text]
+                maps = joint_map(attn, hidden, context, rotary, self._text)
             else:
                 assert isinstance(attn, Attention)
                 mask = mask if mask is None or mask.shape[0] == 1 else self._select(mask)
-                maps = attention_probabilities(attn, hidden, context, mask)
-            self._accumulate(path, maps.mean(dim=1, dtype=torch.float32))
+                maps = attention_probabilities(attn, hidden, context, mask).mean(dim=1, dtype=torch.float32)
+            self._accumulate(path, maps)
 
     def _accumulate(self, path: str, maps: Tensor) -> None:
         """Add the maps [B, h*w, L] of one layer to those of its resolution."""

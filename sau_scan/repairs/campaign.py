@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.source import INDEX
+from sau_scan.checkpoint.source import INDEX, Form
 from sau_scan.findings import Component, Location, RepairStep, RepairSummary, Trigger
 from sau_scan.options import Progress
 from sau_scan.probes.carriers import Words
@@ -66,7 +66,8 @@ class Campaign:
         self.progress.done(found.sentence)
         self.cases.append(case)
         self.located.append(found.sentence)
-        attempts = ladder(self.method, found.component)
+        lora = self.model.checkpoint.form is Form.LORA
+        attempts = ladder(self.method, found.component, lora=lora)
         self.progress.plan(self._plan(trigger, attempts))
         bench = Bench(current, current, case.source, self.effort, self.seed, self.progress, self.counter)
         done = (self.patch, len(self.steps))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sau_scan.errors import UsageError
 from sau_scan.findings import Component
+from sau_scan.repairs.adapter import Silence
 from sau_scan.repairs.base import Repair
 from sau_scan.repairs.cross_attention import FAR_DRIFT, Blindness
 from sau_scan.repairs.restore import Restore
@@ -63,11 +64,19 @@ def check_method(method: str) -> None:
         raise UsageError(f"Unknown method {method!a}.", hint=f"Use one of: {', '.join(METHODS)}.")
 
 
-def ladder(method: str, component: Component) -> tuple[Attempt, ...]:
-    """The attempts of ``method`` at an effect in ``component``. Raises UsageError for an unknown method."""
+def ladder(method: str, component: Component, *, lora: bool = False) -> tuple[Attempt, ...]:
+    """The attempts of ``method`` at an effect in ``component``. Raises UsageError for an unknown method.
+
+    ``lora``: where it came with a LoRA, which is silenced first: what its base would do without it is known.
+    """
     check_method(method)
     known = {repair.id: repair for repair in REPAIRS}
-    return tuple(
-        Attempt(tuple(known[name] for name in names if name not in (AFRESH, ON_TOP)), AFRESH in names, ON_TOP in names)
-        for names in METHODS[method][component]
+    first = (Attempt((Silence(),)),) if lora and component is not Component.TEXT_ENCODER else ()
+    return first + tuple(
+        Attempt(
+            tuple(known[name] for name in names if name not in (AFRESH, ON_TOP)),
+            AFRESH in names or (bool(first) and not at),
+            ON_TOP in names,
+        )
+        for at, names in enumerate(METHODS[method][component])
     )

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import Any
 
 from sau_scan.findings import Severity, escape
 from sau_scan.static.content import WHOLE, Content
@@ -24,6 +25,7 @@ Look = Callable[[Content], Iterator[Fact]]
 BOMB_RATIO = 150  # unpacked to packed, over an archive; tensors never pack so well
 BOMB_SIZE = 128 * 2**20
 HEAD = 4096
+CHECKED = 2**20  # stored entries up to this size have their checksums compared; tensors need none
 MOST_7Z_HEADER = 2**20
 MOST_MEMBERS = 20_000  # of honest archives; a model has some thousand tensors
 
@@ -34,12 +36,13 @@ def check_zip(content: Content, look: Look) -> Iterator[Fact]:
     for problem in directory.problems:
         yield Fact("archive-broken", problem)
     yield from _names(directory)
-    size, packed = sum(entry.size for entry in directory.entries), sum(entry.packed for entry in directory.entries)
     if len(directory.entries) > MOST_MEMBERS:
         yield Fact("archive-bomb", f"It has {len(directory.entries):,} entries.", Severity.MEDIUM)
-    bomb = size > BOMB_SIZE and size > BOMB_RATIO * max(1, min(packed, content.size))
+    content.budget.claimed += sum(entry.size for entry in directory.entries)
+    claimed, size = content.budget.claimed, content.budget.size
+    bomb = claimed > BOMB_SIZE and claimed > BOMB_RATIO * size
     if bomb:
-        yield Fact("archive-bomb", f"{content.size:,} bytes unpack to {size:,}.")
+        yield Fact("archive-bomb", f"{size:,} bytes unpack to {claimed:,} or more.")
     for entry in directory.entries:
         content.budget.check()
         if not entry.is_folder:
@@ -91,7 +94,7 @@ def _entry(content: Content, entry: Entry, look: Look, bomb: bool) -> Iterator[F
     if entry.method == 0:
         size = min(entry.packed, max(0, content.size - entry.begin))
         yield from look(content.window(entry.name, entry.begin, size))
-        yield from _checksum(content, entry, content.read(entry.begin, size) if size <= WHOLE // 8 else None)
+        yield from _checksum(content, entry, content.read(entry.begin, size) if size <= CHECKED else None)
         return
     most = HEAD
     try:
@@ -132,7 +135,7 @@ def check_tar(content: Content, look: Look) -> Iterator[Fact]:
                     raise Unfinished(f"{content.shown} has more than {MOST_MEMBERS:,} members")
                 yield from _member(content, member, look)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError, EOFError) as error:
-        yield Fact("archive-broken", f"{content.shown.capitalize()} is a damaged tar ({ascii(str(error))[1:60]}).")
+        yield Fact("archive-broken", f"{content.subject} is a damaged tar ({ascii(str(error))[1:60]}).")
 
 
 def _member(content: Content, member: tarfile.TarInfo, look: Look) -> Iterator[Fact]:
@@ -149,31 +152,43 @@ def _member(content: Content, member: tarfile.TarInfo, look: Look) -> Iterator[F
 
 
 def check_wrapped(content: Content, kind: str, look: Look) -> Iterator[Fact]:
-    """A single compressed stream: gzip, bzip2, xz."""
+    """Compressed streams: gzip, bzip2, xz. Several in a row unpack to one, as their readers do it."""
     packed = content.read(0, min(content.size, WHOLE))
-    try:
-        data = _WRAPS[kind](packed, WHOLE + 1)
-    except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError, MemoryError) as error:
-        yield Fact("archive-broken", f"{content.shown.capitalize()} cannot be unpacked ({ascii(str(error))[1:60]}).")
-        return
+    data, problem = _streams(packed, _WRAPS[kind])
     content.budget.spend(len(data))
-    if len(data) > WHOLE:
-        if len(data) > BOMB_RATIO * content.size:
-            yield Fact("archive-bomb", f"{content.size:,} bytes unpack to more than {WHOLE:,}.")
-        else:
-            yield Fact("archive-packed", f"{content.shown.capitalize()} is {kind}; it was not unpacked further.")
-    yield from look(content.unpacked(PurePosixPath(content.name).stem, data))
+    if len(data) > WHOLE and len(data) > BOMB_RATIO * content.size:
+        yield Fact("archive-bomb", f"{content.size:,} bytes unpack to more than {WHOLE:,}.")
+    elif len(data) > WHOLE or content.size > WHOLE:
+        yield Fact("archive-packed", f"{content.subject} is {kind}; it was not unpacked to its end.")
+    elif problem:
+        yield Fact("archive-broken", f"{content.subject} cannot be unpacked to its end ({problem}).")
+    if data:
+        yield from look(content.unpacked(PurePosixPath(content.name).stem, data))
 
 
-def _unxz(packed: bytes, most: int) -> bytes:
-    return lzma.LZMADecompressor(memlimit=256 * 2**20).decompress(packed, most)
+def _streams(packed: bytes, opener: Callable[[], Any]) -> tuple[bytes, str]:
+    """What comes out, up to a little more than WHOLE, and what went wrong behind it."""
+    data = b""
+    for _ in range(MOST_STREAMS):
+        reader = opener()
+        try:
+            data += reader.decompress(packed, WHOLE + 1 - len(data))
+        except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError, MemoryError) as error:
+            return data, ascii(str(error))[1:60]
+        if not reader.eof or len(data) > WHOLE:
+            return data, "" if len(data) > WHOLE else "it is cut short"
+        packed = reader.unused_data.lstrip(b"\0")
+        if not packed:
+            return data, ""
+    return data, "it consists of too many streams"
 
 
-_WRAPS: dict[str, Callable[[bytes, int], bytes]] = {
-    "gzip": lambda packed, most: zlib.decompressobj(31).decompress(packed, most),
-    "bzip2": lambda packed, most: bz2.BZ2Decompressor().decompress(packed, most),
-    "xz": _unxz,
-    "lzma": _unxz,
+MOST_STREAMS = 256
+_WRAPS: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: zlib.decompressobj(31),
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(memlimit=256 * 2**20),
+    "lzma": lambda: lzma.LZMADecompressor(memlimit=256 * 2**20),
 }
 
 
@@ -186,7 +201,7 @@ def check_packed(content: Content, kind: str) -> Iterator[Fact]:
             "archive-packed", f"It is a {kind} archive with the pickle {escape(pickles[0])[:80]}.", Severity.CRITICAL
         )
     else:
-        yield Fact("archive-packed", f"{content.shown.capitalize()} is a {kind} archive, which is not unpacked.")
+        yield Fact("archive-packed", f"{content.subject} is a {kind} archive, which is not unpacked.")
 
 
 def _names_in_7z(content: Content) -> list[str] | None:

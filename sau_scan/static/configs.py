@@ -150,7 +150,7 @@ def check_sizes(folder: Folder) -> About:
 def check_shards(folder: Folder) -> About:
     """Indexes of shards that do not describe the files beside them."""
     for path in folder.texts:
-        if not path.endswith(".safetensors.index.json"):
+        if not path.endswith(".index.json"):
             continue
         table = folder.json(path).get("weight_map")
         parent = path.rpartition("/")[0]

@@ -19,8 +19,11 @@ MOST_SECONDS = 40.0
 
 @dataclass
 class Budget:
-    """What one file on disk may cost, with everything packed into it."""
+    """What one file on disk, of ``size`` bytes, may cost with everything packed into it. ``claimed``: what all archives
+    in it say they unpack to."""
 
+    size: int = 0
+    claimed: int = 0
     seconds: float = MOST_SECONDS
     unpacked: int = MOST_UNPACKED
     started: float = field(default_factory=time.monotonic)
@@ -82,8 +85,13 @@ class Content:
 
     @property
     def shown(self) -> str:
-        """How sentences call it: "it", or the entry's name."""
+        """How sentences call it."""
         return f"its entry {escape(self.name)[:80]}" if self.inside else "the file"
+
+    @property
+    def subject(self) -> str:
+        """The same at the beginning of a sentence."""
+        return self.shown[0].upper() + self.shown[1:]
 
     def read(self, start: int, count: int) -> bytes:
         """Up to ``count`` bytes at ``start``."""

@@ -78,6 +78,13 @@ def _merged(told: list[Fact]) -> Fact:
     return replace(told[0], behaviour=" ".join(shown))
 
 
+def _command(template: str, root: Path, path: str) -> str:
+    places = {"{path}": str(root / path), "{folder}": str(root), "{new}": f"{root}-fixed"}
+    for name, place in places.items():
+        template = template.replace(name, shlex.quote(place))
+    return template
+
+
 def _finding(root: Path, path: str, fact: Fact) -> Finding:
     rule = file_rule(fact.rule)
     tensor = fact.tensor
@@ -91,5 +98,5 @@ def _finding(root: Path, path: str, fact: Fact) -> Finding:
         behaviour=fact.behaviour,
         location=Location(path=path, tensor=tensor if tensor is None or tensor.isprintable() else ascii(tensor)),
         evidence=fact.evidence,
-        next_step=rule.command.replace("{path}", shlex.quote(str(root / path))),
+        next_step=_command(rule.command, root, path),
     )

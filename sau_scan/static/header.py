@@ -14,9 +14,10 @@ from sau_scan.static.facts import Fact
 
 # Real headers have up to a few MB, of adapters that note all their training captions.
 MOST_HEADER = 24 * 2**20
-MOST_BRACKETS = 3_000_000  # objects and lists in a header, which each cost far more than a byte once parsed
+MOST_BRACKETS = 1_500_000  # objects and lists in a header, which each cost far more than a byte once parsed
 MOST_DIMENSIONS = 32
 MOST_PADDING = 4096
+MOST_WRONG = 4  # that are told
 BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -81,9 +82,11 @@ def _parse(text: bytes, size: int) -> Header:
         tensor = _tensor(name, value, start)
         if isinstance(tensor, str):
             wrong.append(tensor)
+            if len(wrong) == MOST_WRONG:
+                break
         else:
             tensors.append(tensor)
-    facts += [_fact(problem) for problem in wrong[:4]]
+    facts += [_fact(problem) for problem in wrong]
     tensors.sort(key=lambda one: (one.begin, one.end))
     missing = 0
     if not wrong:
@@ -93,7 +96,7 @@ def _parse(text: bytes, size: int) -> Header:
 
 
 def _load(text: bytes) -> tuple[dict[str, Any], bool]:
-    if text.count(b"{") + text.count(b"[") + text.count(b",") // 4 > MOST_BRACKETS:
+    if text.count(b"{") + text.count(b"[") + text.count(b",") // 2 > MOST_BRACKETS:
         raise _Wrong("Its header holds more tensors than any model has.")
     repeated = False
 

@@ -56,13 +56,13 @@ def _model_code(content: Content, kind: str) -> Iterator[Fact]:
 def _texts(content: Content, kind: str) -> Iterator[Fact]:
     name = content.name.lower()
     if kind == "text" and name.endswith(TEMPLATE_NAMES):
-        yield from check_text(content.read(0, WHOLE // 8).decode("utf-8", "replace"), content.shown.capitalize())
+        yield from check_text(content.read(0, WHOLE // 8).decode("utf-8", "replace"), content.subject)
     if not name.endswith(JSON_NAME) or not content.size:
         return
     if kind != "text":
-        yield Fact("json", f"{content.shown.capitalize()} is not JSON in UTF-8.", Severity.LOW)
+        yield Fact("json", f"{content.subject} is not JSON in UTF-8.", Severity.LOW)
     elif content.size > WHOLE:
-        yield Fact("json-oversize", f"{content.shown.capitalize()} has {content.size:,} bytes.")
+        yield Fact("json-oversize", f"{content.subject} has {content.size:,} bytes.")
     else:
         yield from check_json(content.whole())
 

@@ -108,7 +108,7 @@ def check_name(content: Content, kind: str) -> Iterator[Fact]:
     wanted = EXPECTED.get(suffix)
     called = CALLED.get(kind, f"a {kind} archive")
     if suffix == ".safetensors" and content.size <= 8:
-        yield Fact("safetensors-header", f"{content.shown.capitalize()} is too short for a header.")
+        yield Fact("safetensors-header", f"{content.subject} is too short for a header.")
     if content.size == 0 or (wanted is not None and kind in wanted):
         return
     if kind == "program":
@@ -116,15 +116,15 @@ def check_name(content: Content, kind: str) -> Iterator[Fact]:
     elif content.inside and suffix in _PROGRAMS:
         yield Fact("program", f"By its name {content.shown} is a program.", Severity.MEDIUM)
     elif kind == "script" and not content.inside and suffix not in CODE:
-        yield Fact("code", f"{content.shown.capitalize()} is a script, by its first line.", Severity.MEDIUM)
+        yield Fact("code", f"{content.subject} is a script, by its first line.", Severity.MEDIUM)
     if suffix == ".safetensors" or (wanted and kind in RUNS) or (wanted is not None and kind == "script"):
         yield Fact(
             "disguised",
-            f"{content.shown.capitalize()} is {called}, not what its name says; "
+            f"{content.subject} is {called}, not what its name says; "
             "a program that trusts the content instead of the name may run code from it.",
         )
     elif kind == "safetensors" and wanted is not None:
-        yield Fact("disguised", f"{content.shown.capitalize()} is safetensors in spite of its name.", Severity.INFO)
+        yield Fact("disguised", f"{content.subject} is safetensors in spite of its name.", Severity.INFO)
 
 
 _PROGRAMS = frozenset({".so", ".dll", ".dylib", ".exe", ".pyd", ".bat", ".cmd", ".ps1", ".scr", ".msi", ".jar", ".sh"})

@@ -18,6 +18,7 @@ from sau_scan.static.facts import Unfinished
 
 MOST_OPCODES = 6_000_000
 MOST_HELD = 1_000_000  # entries of the stack or the memo
+MOST_GLOBALS = 2_000
 NESTED = 16 * 2**20  # bytes of strings within pickles that are looked into
 HIDDEN = "?"
 
@@ -65,7 +66,8 @@ def trace(stream: BinaryIO, budget: Budget) -> Trace:
             result.opcodes += 1
             if not result.opcodes % 4096:
                 budget.check()
-                if max(len(machine.stack), len(machine.memo)) > MOST_HELD or result.opcodes > MOST_OPCODES:
+                held = max(len(machine.stack), len(machine.memo))
+                if held > MOST_HELD or result.opcodes > MOST_OPCODES or len(result.globals) > MOST_GLOBALS:
                     raise Unfinished("it holds a pickle that is larger than any of tensors")
             machine.step(name, argument)
     except (ValueError, UnicodeError, OverflowError, MemoryError, IndexError) as error:

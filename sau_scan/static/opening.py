@@ -38,7 +38,7 @@ def require_harmless(checkpoint: Checkpoint, found: Iterable[Finding]) -> None:
 
 
 def _watch(path: Path) -> Watch:
-    return Watch(path) if path.is_dir() else Watch(path.parent, alone=True)
+    return Watch.of(path)
 
 
 def _vetted_base(path: Path, variant: str | None) -> Checkpoint:

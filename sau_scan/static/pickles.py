@@ -13,8 +13,9 @@ from sau_scan.static.magic import PICKLE_NAMES
 from sau_scan.static.opcodes import HIDDEN, Global, Trace, trace
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch.save before 1.6
-MOST_STREAMS = 64  # pickles one after the other
-SECOND_OPINION = 2**20  # bytes that picklescan sees, too
+MOST_STREAMS = 1_000  # pickles one after the other
+SECOND_OPINION = 4_000  # opcodes that picklescan sees, too: its time grows with the square of their number
+FIRST_LOOK = 256 * 2**10  # bytes of what need not be a pickle
 MOST_NESTED = 2_000
 NAMED = 4  # imported names that are listed
 
@@ -22,8 +23,9 @@ NAMED = 4  # imported names that are listed
 def check_pickle(content: Content, *, certain: bool = False, named: bool = False) -> Iterator[Fact]:
     """``certain``: its name and its first bytes say that it is one. Otherwise only what imports (``named``: when its
     name says so) or acts is reported: by chance, other bytes may read as the beginning of a pickle."""
-    stream = io.BytesIO(content.read(0, min(content.size, WHOLE)))
-    traces = list(_traces(stream, content))
+    stream, traces = _look(content, FIRST_LOOK)
+    if certain or named or stream.tell() == FIRST_LOOK:  # not broken before
+        stream, traces = _look(content, WHOLE)
     certain = certain or (stream.getvalue()[:1] == b"\x80" and bool(traces) and not traces[0].broken)
     named = named and any(_plausible(found) for one in traces for found in one.globals)
     yield from _judge(traces, stream.getvalue(), content, certain or named)
@@ -32,6 +34,11 @@ def check_pickle(content: Content, *, certain: bool = False, named: bool = False
         yield from _judge(list(_traces(io.BytesIO(data), inner)), data, content, False)
     if certain and content.size > WHOLE and not _is_old_torch(traces):
         raise Unfinished(f"{content.shown} is a pickle of {content.size:,} bytes; {WHOLE:,} were looked at")
+
+
+def _look(content: Content, most: int) -> tuple[io.BytesIO, list[Trace]]:
+    stream = io.BytesIO(content.read(0, min(content.size, most)))
+    return stream, list(_traces(stream, content))
 
 
 def is_pickle_name(content: Content) -> bool:
@@ -54,6 +61,8 @@ def _traces(stream: io.BytesIO, content: Content) -> Iterator[Trace]:
         yield found
         if found.broken:
             return
+    if found.constant != TORCH_MAGIC:
+        raise Unfinished(f"{content.shown} holds more than {MOST_STREAMS:,} pickles")
 
 
 def _nested(traces: Iterable[Trace]) -> list[bytes]:
@@ -74,7 +83,7 @@ def _judge(traces: list[Trace], data: bytes, content: Content, certain: bool) ->
     if not certain and not any(_plausible(found) for found in acting | altered):
         return
     strange = {found for found in named if not admitted(found, found in acting)}
-    if strange and len(data) <= SECOND_OPINION:
+    if strange and max(sum(one.opcodes for one in traces), len(data) // 64) <= SECOND_OPINION:
         strange |= second_opinion(data)
     grave = {found for found in strange if dangerous(found)} | altered
     if grave:
@@ -88,9 +97,9 @@ def _judge(traces: list[Trace], data: bytes, content: Content, certain: bool) ->
     if any(one.protocol > 5 for one in traces):
         yield Fact("pickle-broken", f"A pickle in {content.shown} claims a protocol that does not exist.")
     elif certain and traces and traces[0].broken and not _is_old_torch(traces):
-        yield Fact("pickle-broken", f"{content.shown.capitalize()} breaks off as a pickle ({traces[0].broken}).")
+        yield Fact("pickle-broken", f"{content.subject} breaks off as a pickle ({traces[0].broken}).")
     if certain and whole and not strange and not altered:
-        yield Fact("pickle", f"{content.shown.capitalize()} is a pickle that holds tensors and plain values only.")
+        yield Fact("pickle", f"{content.subject} is a pickle that holds tensors and plain values only.")
 
 
 def _plausible(found: Global) -> bool:

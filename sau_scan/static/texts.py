@@ -11,13 +11,14 @@ from sau_scan.findings import Severity
 from sau_scan.static.facts import Fact
 
 MOST_TEXT = 4 * 2**20  # one value of metadata; training captions fill some hundred KB
-MOST_BRACKETS = 6_000_000
+# Objects, lists and commas; the largest vocabularies have less than two million, each of which takes some 100 bytes.
+MOST_BRACKETS = 2_500_000
 SHOWN = 60
 # What no description of a model says, and programs do.
 CODE = re.compile(
-    r"__import__\s*\(|\b(?:eval|exec|compile)\s*\(\s*['\"\w(]|\bos\s*\.\s*(?:system|popen|exec[lv])|"
+    r"__import__\s*\(|(?<![.\w])(?:eval|exec)\s*\(\s*['\"\w(]|\bos\s*\.\s*(?:system|popen|exec[lv])|"
     r"\bsubprocess\s*\.|\bimportlib\s*\.|\bpickle\s*\.\s*loads?|\bctypes\s*\.|\bmarshal\s*\.\s*loads|"
-    r"<script\b|javascript:|data:text/html|\bpowershell\b|(?:curl|wget)\s+\S+[^|\n]*\|\s*(?:ba)?sh\b|"
+    r"<script\b|javascript:|data:text/html|\bpowershell\b|(?:curl|wget)\s[^|\n]{1,300}\|\s*(?:ba)?sh\b|"
     r"\bbase64\s*\.\s*b64decode|^#!\s*/|!!python/|\brm\s+-rf\s+[/~]",
     re.IGNORECASE,
 )

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from pathlib import Path
 
 from sau_scan.findings import Finding, Skipped
-from sau_scan.static.inspection import failed
-from sau_scan.static.tree import open_regular, walk
+from sau_scan.static.tree import walk
 from sau_scan.static.watch import Watch
-
-CHUNK = 4 * 2**20
 
 
 def vet_file(path: Path | str) -> list[Finding | Skipped]:
     """What is wrong with a file, or with a folder and the files in it. Nothing is loaded; never raises on content."""
     path = Path(path)
-    if path.is_dir():
-        return vet_folder(path)
-    watch = Watch(path.parent, alone=True)
-    _feed(watch, path.name)
+    watch = Watch.of(path)
+    for relpath in [path.name] if watch.alone else _files(path):
+        watch.read(relpath)
     return watch.results()
 
 
-def vet_folder(root: Path) -> list[Finding | Skipped]:
-    """All regular files below ``root``, links that stay within included."""
-    watch = Watch(root)
+def _files(root: Path) -> list[str]:
+    """All regular files below ``root``, and links to such as long as they stay within."""
     real_root = root.resolve()
-    for place in walk(root):
-        if stat.S_ISREG(place.mode) or (place.target is not None and _within(root / place.relpath, real_root)):
-            _feed(watch, place.relpath)
-    return watch.results()
+    return [
+        place.relpath
+        for place in walk(root)
+        if stat.S_ISREG(place.mode) or (place.target is not None and _within(root / place.relpath, real_root))
+    ]
 
 
 def _within(link: Path, real_root: Path) -> bool:
@@ -40,19 +35,3 @@ def _within(link: Path, real_root: Path) -> bool:
     except (OSError, RuntimeError, ValueError):
         return False
     return target.is_relative_to(real_root) and target.is_file()
-
-
-def _feed(watch: Watch, relpath: str) -> None:
-    """Reads one file into the watch, hashing it on the way."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
-    try:
-        with open_regular(watch.root / relpath) as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            sink = watch.begin(relpath, size)
-            while count := file.readinto(buffer):  # type: ignore[attr-defined]
-                digest.update(buffer[:count])
-                sink.update(buffer[:count])
-            sink.end(digest.hexdigest())
-    except OSError as error:
-        watch.note(relpath, [failed("bytes", error)])

@@ -7,12 +7,13 @@ Of larger ones (archives, mostly) the few parts that matter are read again.
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sau_scan.findings import Finding, Skipped
+from sau_scan.findings import Finding, Skipped, escape
 from sau_scan.static.configs import (
     About,
     check_adapters,
@@ -35,6 +36,8 @@ from sau_scan.static.tokenizer import check_tokenizers
 from sau_scan.static.tree import check_places, open_regular, walk
 
 HEAD = 64 * 2**10
+CHUNK = 4 * 2**20
+MOST_BYTES = 64 * 2**30  # a sparse file can claim any size
 MOST_KEPT = 256 * 2**20  # bytes of all texts that are kept to be compared
 KEPT_NAMES = (".json", "merges.txt")
 FOLDER_CHECKS: tuple[tuple[str, Callable[[Folder], About]], ...] = (
@@ -54,7 +57,7 @@ class Sink(Protocol):
     """Gets the bytes of one file, in order. A chunk may be overwritten when ``update`` has returned."""
 
     def update(self, chunk: memoryview) -> None: ...
-    def end(self, sha256: str) -> None: ...
+    def end(self, sha256: str = "") -> None: ...
 
 
 @dataclass
@@ -67,22 +70,57 @@ class Watch:
     _facts: dict[str, list[Fact]] = field(default_factory=dict)
     _skipped: list[Skipped] = field(default_factory=list)
     _kept: int = 0
+    _begun: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._folder = Folder(self.root)
 
+    @classmethod
+    def of(cls, path: Path) -> Watch:
+        """For a folder, or for a single file."""
+        return cls(path) if path.is_dir() else cls(path.parent, alone=True)
+
     def begin(self, relpath: str, size: int) -> Sink:
         """Before a file's first byte."""
+        self._begun.add(relpath)
         return _File(self, relpath, size)
 
     def clears(self, relpath: str) -> bool:
         """Whether nothing was found in a file that has ended for which nothing may be loaded."""
         return not any(fact.blocks for fact in self._facts.get(relpath, ()))
 
+    def read(self, relpath: str) -> None:
+        """Reads a file to this watch, for want of somebody who hashes it."""
+        buffer = memoryview(bytearray(CHUNK))
+        try:
+            with open_regular(self.root / relpath) as file:
+                size = file.seek(0, io.SEEK_END)
+                file.seek(0)
+                if size > MOST_BYTES:
+                    self.note(relpath, [Fact("analyser-failed", f"It claims {size:,} bytes, and was not read.")])
+                    return
+                sink = self.begin(relpath, size)
+                while count := file.readinto(buffer):  # type: ignore[attr-defined]
+                    sink.update(buffer[:count])
+                sink.end()
+        except OSError as error:
+            self.note(relpath, [failed("bytes", error)])
+
+    def _read_unseen(self) -> None:
+        """Files that a checkpoint's listing passes over, such as those in hidden folders: large ones are left out."""
+        for place in self._folder.places:
+            if stat.S_ISREG(place.mode) and place.relpath not in self._begun:
+                if place.size <= WHOLE:
+                    self.read(place.relpath)
+                else:
+                    reason = "a large file where no weights are looked for; not read"
+                    self._skipped.append(Skipped(what=escape(place.relpath), reason=reason))
+
     def results(self) -> list[Finding | Skipped]:
         """All that was found, when the last file has ended; in the order of the paths."""
         if not self.alone:
             self._folder.places = list(walk(self.root))
+            self._read_unseen()
         about = {path: list(facts) for path, facts in self._facts.items()}
         for name, check in FOLDER_CHECKS:
             for path, fact in self._guarded(name, check):
@@ -165,7 +203,7 @@ class _File:
             self._statistics = Statistics(self._header.tensors, start)
             self._statistics.update(chunk[start - before :])
 
-    def end(self, sha256: str) -> None:
+    def end(self, sha256: str = "") -> None:
         watch, relpath = self._watch, self._relpath
         if self._header is not None:
             watch.add_header(relpath, self._header, self._seen)
@@ -190,5 +228,5 @@ class _File:
                 self._inspect(stream)
 
     def _inspect(self, stream: BinaryIO) -> None:
-        content = Content(self._relpath, self._seen, stream, Budget())
+        content = Content(self._relpath, self._seen, stream, Budget(self._seen))
         self._watch.note(self._relpath, inspect(content))

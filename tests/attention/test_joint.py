@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import Attention, JointAttnProcessor2_
 from torch import Tensor, nn
 
 from sau_scan.attention import AttentionRecorder, MeanMaps, TokenMass, cross_attention_sites
-from sau_scan.attention.joint import joint_attention_sites, joint_probabilities
+from sau_scan.attention.joint import attend, joint_attention_sites, joint_map, queries_and_keys
 from sau_scan.attention.recompute import heads_of
 from sau_scan.checkpoint.conditioning import places
 from tests.tiny_models import tiny_flux, tiny_sd3
@@ -71,7 +71,9 @@ def test_recomputed_probabilities_give_what_the_module_returns(family: str) -> N
     assert len(seen) == len(joint_attention_sites(module)) == 2
     for attn, given, output in seen:
         hidden, context = given["hidden_states"], given.get("encoder_hidden_states")
-        probabilities = joint_probabilities(attn, hidden, context, given.get("image_rotary_emb"), TEXT)
+        asks = (attn, hidden, context, given.get("image_rotary_emb"), TEXT)
+        probabilities = attend(*queries_and_keys(*asks))
+        assert torch.allclose(joint_map(*asks), probabilities.mean(1)[..., :TEXT], atol=1e-6)
         assert torch.allclose(probabilities.sum(-1), torch.ones(probabilities.shape[:-1]), atol=1e-5)
         values = heads_of(attn.to_v(hidden), attn.heads)
         if context is not None:

@@ -18,7 +18,7 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.packing import pack, unpack
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
-from tests.tiny_models import FAMILIES, save
+from tests.tiny_models import FAMILIES, save, tiny_pixart
 
 PROMPTS = ["a photo of the red cat", "dog and house of the blue star, and a red dog"]
 TITLES = {"sd3 without T5": "sd3"}
@@ -126,6 +126,19 @@ def test_what_is_predicted_is_the_noise(family: str, folder_of: Callable[[str], 
     else:
         wanted = sampler.step(raw, time, latents).pred_original_sample
     assert torch.allclose(clean, wanted, atol=1e-3 * float(wanted.abs().max()))
+
+
+def test_pixart_for_large_pictures_is_told_their_size(tmp_path: Path) -> None:
+    pipeline = tiny_pixart(sample_size=128, num_layers=1)
+    assert pipeline.transformer.use_additional_conditions
+    pipeline.save_pretrained(tmp_path / "large")
+    model, pipeline = load(tmp_path / "large"), reference(tmp_path / "large")
+    latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(1))
+    hidden = model.encode(model.token_ids(PROMPTS)).hidden
+    got = model.sample(hidden, hidden, latents, steps=2, guidance=1.0)
+    options = {"num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "latent", **options_of(model)}
+    want = pipeline(PROMPTS, latents=latents, **options).images
+    assert (got - want).abs().max() < 1e-4 * want.abs().max()
 
 
 def test_the_rows_behind_the_tokens() -> None:

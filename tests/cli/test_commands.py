@@ -336,5 +336,12 @@ def test_rules_are_listed_and_shown_escaped(invoke: Invoke) -> None:
     assert invoke("rules", "show", "zero-width").stdout == shown
 
 
+def test_rules_about_files_are_listed_and_shown_with_what_to_do(invoke: Invoke) -> None:
+    assert "file/pickle-danger" in invoke("rules", "list").stdout
+    shown = invoke("rules", "show", "file/pickle-danger").stdout
+    assert "nothing is loaded" in shown and "os.system behind REDUCE" in shown
+    assert invoke("rules", "show", "pickle-danger").stdout == shown
+
+
 def test_version(invoke: Invoke) -> None:
     assert invoke("--version").stdout == "sau-scan 0.1.0\n"

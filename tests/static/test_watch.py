@@ -1,0 +1,62 @@
+"""The watch: what it is fed, in whatever chunks, gives the same findings as what it reads itself."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from sau_scan.findings import Finding
+from sau_scan.static import Watch, vet_file
+from tests.static.makers import MAKERS, SYSTEM, packed, saved
+
+CHUNKED = ["nan-weights", "dead-weights", "tokenizer-two", "torch-zip-system", "header-gap", "metadata-code", "folder"]
+
+
+def feed(watch: Watch, path: Path, size: int) -> None:
+    """As whoever hashes does it: with one buffer, which is written over again and again."""
+    data, buffer = path.read_bytes(), bytearray(size)
+    sink = watch.begin(str(path.relative_to(watch.root)), len(data))
+    for start in range(0, len(data), size):
+        part = data[start : start + size]
+        buffer[: len(part)] = part
+        sink.update(memoryview(buffer)[: len(part)])
+    sink.end(hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize("maker", CHUNKED)
+@pytest.mark.parametrize("size", [1_001, 65_536])
+def test_chunks_change_nothing(maker: str, size: int, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    path = MAKERS[maker](tmp_path, tiny_checkpoint)
+    watch = Watch.of(path)
+    for file in [path] if watch.alone else [file for file in path.rglob("*") if file.is_file()]:
+        feed(watch, file, size)
+    assert watch.results() == vet_file(path)
+
+
+def test_files_that_were_not_fed_are_read(copy_of: Path) -> None:
+    (copy_of / ".hidden").mkdir()
+    (copy_of / ".hidden/data.pkl").write_bytes(SYSTEM)
+    (found,) = Watch(copy_of).results()
+    assert isinstance(found, Finding) and found.id == "file/pickle-danger"
+    assert found.location is not None and found.location.path == ".hidden/data.pkl"
+
+
+def test_a_pickle_is_found_in_an_archive_that_is_too_large_to_keep(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(packed({"x/data/0": bytes(70 * 2**20), "x/data.pkl": SYSTEM}))
+    assert [one.id for one in vet_file(path) if isinstance(one, Finding)] == ["file/pickle-danger"]
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_a_large_honest_pickle_of_tensors_is_no_more_than_a_pickle(modern: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(saved({"a": torch.rand(18 * 2**20)}, _use_new_zipfile_serialization=modern))
+    assert [one.id for one in vet_file(path) if isinstance(one, Finding)] == ["file/pickle"]
+
+
+def test_what_is_not_there_is_a_finding(tmp_path: Path) -> None:
+    (found,) = vet_file(tmp_path / "nothing.bin")
+    assert isinstance(found, Finding) and found.id == "file/analyser-failed"

@@ -1,0 +1,90 @@
+"""Scans of what a hub has: reports and errors speak of the repository, never of the private folder."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from sau_scan.checkpoint.hub import Hub
+from sau_scan.errors import NotACheckpoint, UsageError
+from sau_scan.findings import Severity
+from sau_scan.options import ScanOptions
+from sau_scan.scan import detect
+from tests.hub_server import FakeHub, files_below, serving
+
+
+class Canary:
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with serving() as server:
+        # A folder whose name is shown escaped.
+        cache = tmp_path / "c\u00e4che"
+        monkeypatch.setattr("sau_scan.arrival.Hub", partial(Hub, endpoint=server.endpoint, cache=cache))
+        yield server
+
+
+def test_a_hostile_file_is_reported_with_its_commit_and_never_run(hub: FakeHub, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    commit = hub.repo("org/evil").push({"model.ckpt": pickle.dumps(Canary(canary))})
+    for offline in (False, True):
+        hub.requests.clear()
+        report = detect("org/evil", ScanOptions(offline=offline))
+        assert not canary.exists() and bool(hub.requests) is not offline
+        assert "file/pickle-danger" in {finding.id for finding in report.findings}
+        assert (report.model.path, report.model.source) == ("org/evil/model.ckpt", hub.endpoint)
+        assert (report.model.revision, report.model.commit) == ("main", commit)
+        assert "sau-scan-" not in report.model_dump_json()
+    assert not [*tmp_path.rglob("*sau-scan-*")]
+
+
+def test_code_is_a_finding_though_it_is_not_fetched(hub: FakeHub, tiny_checkpoint: Path) -> None:
+    code = {"unet/evil.py": b"", "pipeline.py": b"", "training/run.py": b""}
+    hub.repo("org/name").push(files_below(tiny_checkpoint) | code | {"unet/config.json": b"[]"})
+    report = detect("org/name", ScanOptions(offline=False))
+    found = {f.location.path: f.severity for f in report.findings if f.id == "file/code" and f.location}
+    assert found == {"unet/evil.py": Severity.HIGH, "pipeline.py": Severity.HIGH, "training/run.py": Severity.MEDIUM}
+    assert not {*code} & {*hub.fetched()}
+    assert "org/name/unet/config.json" in report.model_dump_json()
+
+
+def test_errors_name_the_repository(hub: FakeHub) -> None:
+    hub.repo("org/name").push({"a.safetensors": save({"x": torch.zeros(2, 2, 2)})})
+    with pytest.raises(NotACheckpoint, match=r"^org/name/a\.safetensors is neither"):
+        detect("org/name", ScanOptions(offline=False))
+
+
+def test_a_revision_of_a_path(tiny_checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="--revision"):
+        detect(tiny_checkpoint, ScanOptions(revision="v1"))
+
+
+def test_the_command_honours_the_environment(tmp_path: Path) -> None:
+    with serving() as server:
+        server.repo("org/evil").push({"model.ckpt": pickle.dumps(Canary(tmp_path / "canary"))})
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+        environment = clean | {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "sau_scan", "detect", "org/evil"]
+        run = partial(subprocess.run, capture_output=True, text=True, cwd=tmp_path, check=False)
+        refused = run(command, env=environment | {"HF_HUB_OFFLINE": "1"})
+        assert refused.returncode == 3 and "not in the cache" in " ".join(refused.stderr.split())
+        assert not server.requests
+        done = run(command, env=environment)
+        assert done.returncode == 1 and "org/evil/model.ckpt at commit" in done.stdout
+        assert not (tmp_path / "canary").exists()
