@@ -134,6 +134,6 @@ def test_a_phrase_that_could_not_be_read_came_near_nothing(readable: bool, near:
 def test_phrases_that_an_edited_word_hides_are_told(edited: Pair | None, severity: Severity) -> None:
     tier = PhraseTier((), Pair("halo", "ribbon", -9), 144, edited)
     scanned: Any = SimpleNamespace(phrases=tier, null=NullDirections(torch.eye(4)[:1], (1.0,), 0.5, 0.5))
-    found = _edit_finding(scanned, "model")
+    found = _edit_finding(scanned, "model", None)
     assert found.severity is severity
     assert ("those with 'halo'" in found.behaviour) == (edited is not None)

@@ -100,7 +100,8 @@ def _is_nest(content: dict[Any, Any], name: str) -> bool:
 
 def _collect(content: Any, prefix: str, found: dict[str, Tensor], depth: int) -> None:
     if isinstance(content, Tensor):
-        found[prefix] = content.detach()
+        if content.layout is torch.strided:  # no weights are sparse
+            found[prefix] = content.detach()
     elif isinstance(content, dict) and depth <= DEEPEST:
         for key, value in content.items():
             if isinstance(key, str):

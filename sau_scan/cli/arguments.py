@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sau_scan.cli import parsing
 from sau_scan.findings import Severity, Slot
 from sau_scan.options import Budget
 
@@ -27,6 +28,7 @@ Model = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL",
+        parser=parsing.model,
         help="A checkpoint: diffusers folder, single file or hub id; or weights, a LoRA or an embedding, with --base.",
     ),
 ]
@@ -94,7 +96,7 @@ Rules = Annotated[
 Base = Annotated[
     Path | None,
     typer.Option(
-        metavar="CHECKPOINT", rich_help_panel=_SCAN,
+        metavar="CHECKPOINT", parser=parsing.model, rich_help_panel=_SCAN,
         help="The checkpoint that MODEL is used with, where MODEL is not a whole one.",
     ),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from sau_scan.errors import UsageError
 from sau_scan.findings import Slot, Trigger, escape
@@ -24,6 +25,12 @@ def seconds(text: str | None) -> float | None:
     if total <= 0:
         raise UsageError("--max-time leaves no time.", hint="Write 90s, 4m or 1h30m.")
     return total
+
+
+def model(text: str) -> Path:
+    """A path or a hub id. What is written as a path and is not there stays a path: no hub is asked for it."""
+    path = Path(text)
+    return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
 
 
 def share(text: str) -> float:

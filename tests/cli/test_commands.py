@@ -135,6 +135,10 @@ def test_detect_hands_its_options_on(core: Core, invoke: Invoke) -> None:
         "r",
         "--variant",
         "fp16",
+        "--base",
+        "b",
+        "--revision",
+        "v1",
         "--declared-trigger",
         "zebra",
         "--declared-trigger",
@@ -152,6 +156,9 @@ def test_detect_hands_its_options_on(core: Core, invoke: Invoke) -> None:
         dtype="float16",
         rules=Path("r"),
         variant="fp16",
+        base=Path("b"),
+        revision="v1",
+        offline=False,
     )
 
 
@@ -180,7 +187,7 @@ def test_fix_hands_its_options_on(core: Core, invoke: Invoke) -> None:
         triggers=(Trigger(text="\u043e", slot=Slot.REPLACE, replaces="o"), Trigger(text="zebra", slot=Slot.SUFFIX)),
         keep_failed=True,
         method="text_encoder",
-        scan=ScanOptions(seed=3),
+        scan=ScanOptions(seed=3, offline=False),
     )
 
 

@@ -87,7 +87,7 @@ def start(model: DiffusionModel, monkeypatch: pytest.MonkeyPatch) -> Start:
     def made(passes_at: int, *attempts: Attempt) -> tuple[Campaign, FakeCase]:
         case = FakeCase(passes_at)
         monkeypatch.setattr(module.Case, "of", lambda *given: case)
-        monkeypatch.setattr(module, "ladder", lambda *given: attempts)
+        monkeypatch.setattr(module, "ladder", lambda *given, **how: attempts)
         located = SimpleNamespace(component=Component.UNET, sentence="somewhere")
         monkeypatch.setattr(module, "locate", lambda *given: located)
         return Campaign(model, "sau", WORDS, (), 0, Silent()), case

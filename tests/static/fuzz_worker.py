@@ -17,7 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sau_scan.errors import SauScanError
 from sau_scan.static import vet_file
+from sau_scan.static.opening import open_vetted
 from tests.corpus.verdicts import worst
 
 GIGABYTE = 2**30
@@ -59,9 +61,16 @@ def imported(path: Path) -> list[str]:
     return sorted(reader.names)
 
 
+def open_it(path: Path) -> None:
+    """Opens a file as a scan does; whatever is wrong with it must come out as an error of our own."""
+    with suppress(SauScanError):
+        open_vetted(path)
+
+
 def answer(path: Path) -> dict[str, Any]:
     try:
         results = vet_file(path)
+        open_it(path)
         names = imported(path) if path.suffix == ".pkl" and path.stat().st_size < MEGABYTES else []
     except BaseException:
         return {"error": traceback.format_exc()}

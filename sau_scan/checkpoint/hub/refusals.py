@@ -81,8 +81,8 @@ def _as_ours(there: Repository, path: str, error: Exception) -> CheckpointError 
         return _refused(there, path, cause)
     if isinstance(cause, (httpx2.HTTPError, ConnectionError, TimeoutError)):
         return HubUnreachable(
-            f"{escape(there.site)} cannot be reached, so {there.show(path)} was not fetched.",
-            hint="Check the network and HF_ENDPOINT; HF_HUB_OFFLINE=1 scans what was fetched before.",
+            f"{there.show(path)} is no path on this machine, and {escape(there.site)} cannot be reached to fetch it.",
+            hint="Check the path, or the network and HF_ENDPOINT; HF_HUB_OFFLINE=1 scans what was fetched before.",
         )
     if isinstance(cause, OSError) and cause.errno is not None:
         return unwritable(there, cause)
