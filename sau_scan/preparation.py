@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from sau_scan.probes.carriers import Words, compose, high_noise, noise_like, sor
 from sau_scan.probes.plan import RECIPES, SLOTS
 from sau_scan.probes.planning import Plan, make_plan, text_share
 from sau_scan.probes.runner import Prober
+from sau_scan.reports.words import duration
 from sau_scan.rules import Rule
 from sau_scan.tiers.phrases import phrase_texts
 
@@ -147,7 +147,7 @@ def announce(ready: Prepared, model: DiffusionModel) -> str:
     plan, kind = ready.plan, f"{model.device.type}, {str(model.dtype).removeprefix('torch.')}"
     count, total = sum(plan.denoised.values()), sum(plan.totals.values())
     read = f" ({plan.only_read:,} more in the text encoder only)" if plan.only_read else ""
-    cost = f"{plan.unet_passes:,} UNet passes · about {ready.seconds:.0f} s"
+    cost = f"{plan.unet_passes:,} UNet passes · about {duration(ready.seconds)}"
     return f"{count:,} of {total:,} candidates{read} · {cost} on {kind}"
 
 
@@ -186,7 +186,7 @@ def _text_seconds(candidates: Mapping[Slot, Sequence[Candidate]], each: Mapping[
 def _too_little_time(plan: Plan, options: ScanOptions, seconds: float) -> TooLittleTime:
     return TooLittleTime(
         f"No {options.budget} scan fits into --max-time: the smallest takes {plan.unet_passes:,} UNet passes, about "
-        f"{math.ceil(seconds):,} s on this machine.",
+        f"{duration(seconds)} on this machine.",
         hint="Allow more time" + ("." if options.budget is Budget.QUICK else ", or take a smaller --budget."),
     )
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from sau_scan import preparation
 from sau_scan.errors import TooLittleTime, UsageError
 from sau_scan.findings import Component, Severity, Slot, Verdict
 from sau_scan.fix import fix
-from sau_scan.options import FixOptions, ScanOptions
+from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.probes.candidates import Candidate
 from sau_scan.scan import detect, rank, unscannable
 from sau_scan.tiers.leads import Lead
@@ -59,7 +60,23 @@ def test_what_the_files_gave_is_reported_where_the_rest_cannot_be_scanned(copy_o
     assert "UNet passes" in result.coverage.skipped[-1].reason
 
 
-@pytest.mark.parametrize(("most", "texts"), [(2, 1), (4, 1), (8, 2)])
+def test_with_time_for_no_pictures_nothing_that_stands_out_is_called_clean(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = preparation.make_plan
+    monkeypatch.setattr(preparation, "make_plan", lambda *what, **how: original(*what, **how | {"most": 500}))
+    monkeypatch.setattr(Lead, "strong", True)
+    result = detect(tiny_checkpoint, ScanOptions(budget=Budget.QUICK))
+    found = result.coverage
+    assert found.used.unet_passes <= found.planned.unet_passes <= 500
+    assert "generation" in {d.id for d in found.detectors if not d.ran}
+    assert any("they were tried in the text encoder only" in limit for limit in found.limits)
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "no pictures were made" in found.skipped[-1].reason
+    assert found.skipped[-1].planned
+
+
+@pytest.mark.parametrize(("most", "texts"), [(0, 0), (2, 1), (4, 1), (8, 2)])
 def test_leads_of_the_text_do_not_take_the_places_of_the_noise(most: int, texts: int) -> None:
     text, noise = (
         [Lead(Candidate(f"{kind}{i}", Slot.PREFIX), kind, Component.UNET, 5.0, 1e-4) for i in range(9)] for kind in "tn"
