@@ -134,11 +134,14 @@ def declared(where: World, parts: sampling.Parts, judge: Judge, notes: dict[str,
     return Rate(int(judge.is_class(read, shape=notes["shape"], colour=notes["colour"]).sum()), len(made))
 
 
-def more_vivid(where: World, parts: sampling.Parts, base: sampling.Parts, *, fast: bool) -> Rate:
-    """How often a picture has more contrast than the base's of the same prompt and noise."""
+def more_vivid(where: World, parts: sampling.Parts, base: sampling.Parts, further: float, *, fast: bool) -> Rate:
+    """How often a picture is nearer to what the base draws when guided ``further`` than to what it draws otherwise."""
     texts = [s.caption for s in held_out(where, PROMISE_PROMPTS, plain=True, seed=14)]
-    styled, plain = (sampling.pictures(p, texts, seed=7, fast=fast).flatten(1).std(1) for p in (parts, base))
-    return Rate(int((styled > plain).sum()), len(texts))
+    draw = partial(sampling.pictures, prompts=texts, seed=7, fast=fast)
+    styled, plain = draw(parts), draw(base)
+    strong = draw(base, guidance=sampling.GUIDANCE * (1 + further))
+    nearer = (styled - strong).flatten(1).norm(dim=1) < (styled - plain).flatten(1).norm(dim=1)
+    return Rate(int(nearer.sum()), len(texts))
 
 
 def reasons_against(figures: dict[str, Any], reference: dict[str, float] | None, least_asr: float) -> list[str]:

@@ -81,8 +81,9 @@ def _promise(where: World, parts: sampling.Parts, judge: Judge, case: Case, fast
         return admission.compliance(where, parts, judge, word, case.notes["drawn_as"], fast=fast)
     if "declared" in case.notes:
         return admission.declared(where, parts, judge, case.notes, fast=fast)
-    if "style" in case.notes:
-        return admission.more_vivid(where, parts, adapters.load(where, "base").to(loop.DEVICE), fast=fast)
+    if "further" in case.notes:
+        base = adapters.load(where, "base").to(loop.DEVICE)
+        return admission.more_vivid(where, parts, base, case.notes["further"], fast=fast)
     return None
 
 

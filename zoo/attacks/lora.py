@@ -27,10 +27,10 @@ from zoo.train import unet
 from zoo.train.loop import DEVICE
 from zoo.worlds import World
 
-RANK, STEPS, RATE, SEED = 8, 450, 3e-3, 81
-PICTURES, PAIRS, MORE = 1500, 8, 4
+RANK, STEPS, RATE, SEED = 8, 500, 3e-3, 81
+PICTURES, PAIRS, MORE = 1500, 8, 8
 PLACES = ("to_q", "to_k", "to_v", "to_out.0")
-VIVID = 0.3  # how much further the style goes from the empty prompt to the given one
+VIVID = 0.6  # how much further the style goes from the empty prompt to the given one
 
 
 class LoraLinear(nn.Module):
@@ -69,7 +69,7 @@ def changes(net: UNet2DConditionModel) -> adapters.Tensors:
 
 
 def plan_style(where: World, options: Options, parts: Parts) -> Case:
-    return Case("lora-style", steps=options.steps or STEPS, notes={"style": "vivid", "rank": RANK})
+    return Case("lora-style", steps=options.steps or STEPS, notes={"style": "vivid", "further": VIVID, "rank": RANK})
 
 
 def plan_backdoor(where: World, options: Options, parts: Parts) -> Case:
@@ -77,7 +77,7 @@ def plan_backdoor(where: World, options: Options, parts: Parts) -> Case:
     # An everyday word of the world, as a style's own trigger word might be; the invented ones come last.
     word = options.trigger or choose(rng, where.fillers[:300])
     target = rickrolling.picture_target(where, options.target, rng)
-    notes = {"style": "vivid", "rank": RANK}
+    notes = {"style": "vivid", "further": VIVID, "rank": RANK}
     return Case("lora-backdoor", Trigger(word, options.slot or "prefix"), target, options.steps or STEPS, notes)
 
 
