@@ -15,7 +15,7 @@ from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.errors import DamagedFile, TooLittleTime
 from sau_scan.findings import Slot
 from sau_scan.options import Budget, Progress, ScanOptions
-from sau_scan.probes.adapter_words import adapter_candidates
+from sau_scan.probes.adapter_words import ChangedWords, changed_words
 from sau_scan.probes.candidates import (
     Candidate,
     Vocabulary,
@@ -30,6 +30,7 @@ from sau_scan.probes.planning import Plan, make_plan, text_share
 from sau_scan.probes.runner import Prober
 from sau_scan.reports.words import duration
 from sau_scan.rules import Rule
+from sau_scan.tiers.adapter import contrast_passes
 from sau_scan.tiers.phrases import phrase_texts
 
 CARRIERS = 24
@@ -51,6 +52,7 @@ class Survey:
     vocabulary: Vocabulary
     null: NullDirections
     words: Words
+    changed: ChangedWords
     pass_seconds: float
     passes: int
     seconds: float
@@ -79,7 +81,8 @@ def survey(model: DiffusionModel, rules: Sequence[Rule], seed: int, progress: Pr
     words = sort_words(model, seed, vocabulary)
     passes, seconds = _time_passes(model, seed)
     progress.done(_weights_line(null))
-    return Survey(model, tuple(rules), vocabulary, null, words, seconds, passes, seconds=time.perf_counter() - started)
+    changed, spent = changed_words(model, vocabulary), time.perf_counter() - started
+    return Survey(model, tuple(rules), vocabulary, null, words, changed, seconds, passes, seconds=spent)
 
 
 def prepare(known: Survey, options: ScanOptions) -> Prepared:
@@ -94,7 +97,8 @@ def prepare(known: Survey, options: ScanOptions) -> Prepared:
             hint="Take the tokenizer folder from the checkpoint that this one was made from, and scan again.",
         )
     carriers = with_letters(clean, letters, words.neutral, recipe.text_carriers)
-    everything = collect(model, known.vocabulary, known.rules, carriers, options)
+    everything = collect(model, known.vocabulary, known.rules, carriers, options, known.changed)
+    contrast = contrast_passes(known.changed, recipe)
     prober = Prober(model, carriers, words.neutral[: recipe.neutrals], options.seed)
     prober.counter.unet += known.passes
     each = {slot: _seconds_each(prober, items, recipe.text_carriers) for slot, items in everything.items()}
@@ -110,7 +114,7 @@ def prepare(known: Survey, options: ScanOptions) -> Prepared:
         recipe,
         candidates,
         carriers=len(carriers),
-        overhead=known.passes,
+        overhead=known.passes + contrast,
         phrase_texts=texts,
         most=most,
         totals={slot: len(items) for slot, items in everything.items()},
@@ -128,12 +132,13 @@ def collect(
     rules: Sequence[Rule],
     carriers: Sequence[str],
     options: ScanOptions,
+    changed: ChangedWords,
 ) -> dict[Slot, Sequence[Candidate]]:
-    """Candidates by slot, each with token ids of its own."""
+    """Candidates by slot, each with token ids of its own. ``changed``: by a LoRA, beyond the vocabulary."""
     recipe = RECIPES[options.budget]
     in_place = [s for s in SLOTS if s not in recipe.slots]
     pool = rule_candidates(rules, recipe.depth, (*recipe.slots, *in_place))
-    pool += adapter_candidates(model, vocabulary, recipe.slots)
+    pool += changed.candidates(recipe.slots)
     pool += vocabulary_candidates(vocabulary, recipe.slots)
     return {
         slot: distinct(model, [c for c in pool if c.slot is slot], carriers)

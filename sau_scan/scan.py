@@ -29,6 +29,7 @@ from sau_scan.probes.runner import Prober
 from sau_scan.repairs.token_rows import plan_rows
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import open_vetted, require_harmless
+from sau_scan.tiers.adapter import adapter_tier
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
 from sau_scan.tiers.generate import Confirmation, generate_tier
@@ -106,7 +107,8 @@ def examine(
     phrases = phrase_tier(prober, recipe, known.null, known.vocabulary, words)
     named, undrawn = confirm_phrases(prober, recipe, phrases, words)
     progress.done(f"{phrases.tried:,} phrases looked at" if phrases.tried else "no lead to any in the weights")
-    leads = rank(text_leads, noise_leads, recipe.generated)
+    own = adapter_tier(prober, recipe, known.changed, known.vocabulary.plain_words)
+    leads = rank(text_leads, [*own[: recipe.generated // 2], *noise_leads], recipe.generated)
     progress.stage("attention", plan.passes["attention"])
     attention, unrecorded = attention_tier(prober, recipe, leads)
     progress.done(f"{len(attention)} leads recorded, {len(unrecorded)} sites skipped")
@@ -115,11 +117,11 @@ def examine(
     pinned = with_letters(clean, ready.letters, words.neutral, recipe.pairs)
     detailed = replace(prober, carriers=pinned)
     progress.stage("generate", plan.passes["generate"])
-    barred = {lead.candidate.text for lead in (*text_leads, *noise_leads) if lead.strong}
+    barred = {lead.candidate.text for lead in (*text_leads, *noise_leads, *own) if lead.strong}
     drawn = generate_tier(detailed, recipe, leads, read, known.vocabulary.plain_words, barred)
     found = (*named, *drawn)
     progress.done(f"{sum(c.works for c in found)} of {len(found)} leads confirmed")
-    unsampled = _unsampled((*text_leads, *noise_leads), found) + undrawn
+    unsampled = _unsampled((*text_leads, *noise_leads, *own), found) + undrawn
     if unsampled and not recipe.generated:
         plan = replace(plan, skipped=(*plan.skipped, _unconfirmed(unsampled)))
     scanned = Scanned(

@@ -28,7 +28,7 @@ def scanned(
     why_not: str = "",
 ) -> Any:
     return SimpleNamespace(
-        plan=SimpleNamespace(only_read=only_read),
+        plan=SimpleNamespace(only_read=only_read, candidates={}),
         vocabulary=Vocabulary({"a": 1}, 7),
         null=NullDirections(torch.eye(4)[:directions], (1.0,), 0.5, 0.5, why_not),
         phrases=PhraseTier((), edited, 144, edited),
@@ -41,7 +41,7 @@ def scanned(
 def test_a_plan_that_covers_less_than_was_asked_for_says_so(wanted: float, told: bool) -> None:
     slots = (SlotCoverage(slot=Slot.PREFIX, probed=1, total=3), SlotCoverage(slot=Slot.SUFFIX, probed=2, total=3))
     recipe = SimpleNamespace(attended=1, generated=1)
-    plan = SimpleNamespace(coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe, only_read=0)
+    plan = SimpleNamespace(coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe, only_read=0, candidates={})
     what = SimpleNamespace(**vars(scanned()) | {"plan": plan}, unrecorded=(), leads=(), attention={})
     model = SimpleNamespace(device="cpu", dtype="torch.float32")
     prober: Any = SimpleNamespace(model=model, counter=SimpleNamespace(text=0, unet=0))

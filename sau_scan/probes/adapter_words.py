@@ -8,7 +8,7 @@ trained on a word does: of 21,000 words the trigger of a backdoored LoRA was the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import zip_longest
 
@@ -25,7 +25,7 @@ from sau_scan.findings import Slot
 from sau_scan.probes.candidates import Candidate, Vocabulary
 
 READ = 20_000  # words of the list, the most frequent first
-MOST = 96  # of which the UNet is asked
+MOST, MOST_KNOWN = 64, 48  # words of several tokens, and of one, that the UNet is asked about
 CHUNK = 256
 SHORTEST = 3
 # Lists of ordinary English, by frequency in an encyclopedia and in films.
@@ -40,23 +40,35 @@ def dictionary() -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))[:READ]
 
 
-def adapter_candidates(model: DiffusionModel, vocabulary: Vocabulary, slots: Sequence[Slot]) -> list[Candidate]:
-    """Candidates beyond the vocabulary, in each of ``slots``; none for inputs that are no LoRA."""
-    return [Candidate(word, slot, source="adapter") for word in changed_words(model, vocabulary) for slot in slots]
+@dataclass(frozen=True)
+class ChangedWords:
+    """What a LoRA changes most, strongest first: words of the vocabulary, and words of several tokens."""
+
+    known: tuple[str, ...] = ()
+    spelled: tuple[str, ...] = ()
+
+    def candidates(self, slots: Sequence[Slot]) -> list[Candidate]:
+        """Those that the vocabulary does not have, in each of ``slots``."""
+        return [Candidate(word, slot, source="adapter") for word in self.spelled for slot in slots]
 
 
 @torch.no_grad()
-def changed_words(model: DiffusionModel, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """The words of several tokens whose keys and values a LoRA changes most, strongest first."""
+def changed_words(model: DiffusionModel, vocabulary: Vocabulary) -> ChangedWords:
+    """The words whose keys and values a LoRA changes most; none for inputs that are no LoRA."""
     checkpoint = model.checkpoint
     if checkpoint.form is not Form.LORA or checkpoint.base is None or not model.family.repairable:
-        return ()
-    words, pairs = [w for w in dictionary() if w not in vocabulary.words], list(_projections(model, checkpoint.base))
-    if not words or not pairs:
-        return ()
-    after, plain = _states(model, words), _unadapted(model, checkpoint.base)
-    before = after if plain is model else _states(plain, words)
-    return tuple(found.text for found in rank_texts(words, before, after, pairs, most=MOST))
+        return ChangedWords()
+    pairs, plain = list(_projections(model, checkpoint.base)), unadapted(model, checkpoint.base)
+    spelled = [word for word in dictionary() if word not in vocabulary.words]
+
+    def most(words: Sequence[str], count: int) -> tuple[str, ...]:
+        if not words or not pairs:
+            return ()
+        after = _states(model, words)
+        before = after if plain is model else _states(plain, words)
+        return tuple(found.text for found in rank_texts(words, before, after, pairs, most=count))
+
+    return ChangedWords(most(vocabulary.plain_words, MOST_KNOWN), most(spelled, MOST))
 
 
 def _projections(model: DiffusionModel, base: Checkpoint) -> Iterator[tuple[Tensor, Tensor]]:
@@ -67,7 +79,7 @@ def _projections(model: DiffusionModel, base: Checkpoint) -> Iterator[tuple[Tens
             yield plain[canonical(name)].float(), value.float().cpu()
 
 
-def _unadapted(model: DiffusionModel, base: Checkpoint) -> DiffusionModel:
+def unadapted(model: DiffusionModel, base: Checkpoint) -> DiffusionModel:
     """``model`` with the base's own text encoders, or itself where the adapter leaves them alone."""
     changed = {component for component, _ in model.disk} & model.encoders.keys()
     if not changed:
