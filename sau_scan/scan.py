@@ -117,7 +117,7 @@ def examine(
     pinned = with_letters(clean, ready.letters, words.neutral, recipe.pairs)
     detailed = replace(prober, carriers=pinned)
     progress.stage("generate", plan.passes["generate"])
-    barred = {lead.candidate.text for lead in (*text_leads, *noise_leads, *own) if lead.strong}
+    barred = {lead.candidate.text for lead in (*text_leads, *noise_leads) if lead.strong} | known.changed.all
     drawn = generate_tier(detailed, recipe, leads, read, known.vocabulary.plain_words, barred)
     found = (*named, *drawn)
     progress.done(f"{sum(c.works for c in found)} of {len(found)} leads confirmed")

@@ -41,7 +41,9 @@ def scanned(
 def test_a_plan_that_covers_less_than_was_asked_for_says_so(wanted: float, told: bool) -> None:
     slots = (SlotCoverage(slot=Slot.PREFIX, probed=1, total=3), SlotCoverage(slot=Slot.SUFFIX, probed=2, total=3))
     recipe = SimpleNamespace(attended=1, generated=1)
-    plan = SimpleNamespace(coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe, only_read=0, candidates={})
+    plan = SimpleNamespace(
+        coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe, only_read=0, candidates={}
+    )
     what = SimpleNamespace(**vars(scanned()) | {"plan": plan}, unrecorded=(), leads=(), attention={})
     model = SimpleNamespace(device="cpu", dtype="torch.float32")
     prober: Any = SimpleNamespace(model=model, counter=SimpleNamespace(text=0, unet=0))

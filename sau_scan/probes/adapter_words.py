@@ -47,6 +47,10 @@ class ChangedWords:
     known: tuple[str, ...] = ()
     spelled: tuple[str, ...] = ()
 
+    @property
+    def all(self) -> frozenset[str]:
+        return frozenset({*self.known, *self.spelled})
+
     def candidates(self, slots: Sequence[Slot]) -> list[Candidate]:
         """Those that the vocabulary does not have, in each of ``slots``."""
         return [Candidate(word, slot, source="adapter") for word in self.spelled for slot in slots]

@@ -3,7 +3,7 @@
 Its base is at hand, so that meaning cancels: both are asked about the same prompts and noise. A style adds about the
 same whatever the prompt says; a trigger is a word to which the file adds much more. It is asked at less than its full
 strength, at which an overtrained trigger has spoilt many words beside its own: of a backdoored LoRA of the zoo, the
-trigger lies 1.5 deviations above ordinary words at full strength and 3.1 at 0.4; the strongest of those is at 1.9 then.
+trigger lies 1.5 deviations above ordinary words at full strength and 3.1 at 0.4; the strongest of those is at 1.9.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sau_scan.tiers.leads import Lead, evidence
 CARRIERS = 2
 STRENGTH = 0.4
 NULL = 64  # ordinary words of the vocabulary
+CHANCE = 0.05  # after Benjamini and Hochberg over all words of a slot; finished pictures decide
 SLOTS = (Slot.PREFIX, Slot.SUFFIX)
 
 
@@ -87,8 +88,8 @@ def adapter_tier(prober: Prober, recipe: Recipe, changed: ChangedWords, words: S
         return []
     rest = [word for word in words if word not in changed.known]
     null = np.random.default_rng(prober.seed).permutation(rest)[:NULL].tolist()
-    contrast, line = Contrast.of(prober), math.sqrt(2 * math.log(len(asked) * len(SLOTS)))
-    leads = [lead for slot in SLOTS for lead in _leads(prober, contrast, recipe, slot, (asked, null), line)]
+    contrast = Contrast.of(prober)
+    leads = [lead for slot in SLOTS for lead in _leads(prober, contrast, recipe, slot, asked, null)]
     return sorted(leads, key=lambda lead: -lead.score)
 
 
@@ -97,18 +98,18 @@ def _leads(
     contrast: Contrast,
     recipe: Recipe,
     slot: Slot,
-    words: tuple[Sequence[str], Sequence[str]],
-    line: float,
+    asked: Sequence[str],
+    null: Sequence[str],
 ) -> list[Lead]:
     """All words of one slot that stand out, or the strongest one."""
-    asked, null = words
     items = [Candidate(word, slot, source="adapter") for word in (*asked, *null)]
     effect = contrast.noise(items, CARRIERS, [high_noise(prober.model)]).effect.double().cpu().numpy()
     size = np.log(np.maximum(effect, 1e-12))
     usual, count = size[len(asked) :], len(asked)
     z = (size - np.median(usual)) / max(1.4826 * float(np.median(np.abs(usual - np.median(usual)))), 1e-9)
     p_values = adjusted(tail_p_values(z[:count], z[count:]))
-    chosen = [i for i in np.argsort(-z[:count]).tolist() if z[i] > line] or [int(np.argmax(z[:count]))]
+    beyond = [i for i in np.argsort(-z[:count]).tolist() if p_values[i] < CHANCE]
+    chosen = beyond or [int(np.argmax(z[:count]))]
     shift = prober.text([items[i] for i in chosen], recipe.text_carriers).shift
     low, middle, high = np.quantile(effect[count:], (0.05, 0.5, 0.95))
     return [
@@ -120,7 +121,7 @@ def _leads(
             float(p_values[i]),
             float(shift[row]),
             (evidence("what the LoRA adds to its effect on the noise", effect[i], middle, low, high, p_values[i]),),
-            line,
+            -math.inf if p_values[i] < CHANCE else math.inf,
         )
         for row, i in enumerate(chosen)
     ]
