@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from sau_scan.analysers.null_directions import NullDirections, filled_in, stacked_projections
 from sau_scan.checkpoint.model import DiffusionModel, finite
 from sau_scan.detectors.calibration import Array
 
@@ -76,29 +78,64 @@ def end_states(model: DiffusionModel, texts: Sequence[str], count: Count, batch:
     return torch.cat(parts)
 
 
-def _root(projections: Tensor, model: DiffusionModel) -> Tensor:
-    """[D, D], by which texts come to lie as far apart as by ``projections`` [R, D]."""
-    root: Tensor = torch.linalg.qr(projections, mode="r").R.T.float().to(model.device)
+@dataclass(frozen=True)
+class Sight:
+    """``projections`` [R, D], stacked, which tell texts apart; ``whole`` [R + k, D]: what should, None: the texts
+    themselves.
+
+    Where the outputs of several encoders lie side by side, none brought to scale by a last norm, their lengths say
+    little: most words then look alike to keys and values, and what is hidden drowns. It is seen against the same
+    projections with the hidden directions put back.
+    """
+
+    projections: Tensor
+    whole: Tensor | None = None
+
+    @classmethod
+    def of(cls, model: DiffusionModel, null: NullDirections) -> Sight:
+        projections = stacked_projections(model)
+        return cls(projections, filled_in(projections, null) if len(model.encoders) > 1 else None)
+
+    @cached_property
+    def _roots(self) -> tuple[Tensor, Tensor | None]:
+        """[D, D] each, by which texts come to lie as far apart as by ``projections``, and by ``whole``."""
+        return _root(self.projections), None if self.whole is None else _root(self.whole)
+
+    def told(self, states: Tensor) -> Tensor:
+        """Distances [N, N] of ``states`` [N, D] after the projections, relative to what they should be."""
+        after, before = self._roots
+        seen = states @ after.to(states)
+        shown = states if before is None else states @ before.to(states)
+        return torch.cdist(seen, seen) / torch.cdist(shown, shown).clamp_min(1e-6)
+
+    def kept(self, differences: Tensor) -> Tensor:
+        """Length [...] of ``differences`` [..., D] in double precision after the projections, relative to the same."""
+        seen, shown = (_length(differences, part) for part in (self.projections, self.whole))
+        return seen / shown.clamp_min(1e-9)
+
+
+def _root(projections: Tensor) -> Tensor:
+    root: Tensor = torch.linalg.qr(projections, mode="r").R.T
     return root
 
 
-def _told(states: Tensor, root: Tensor) -> Tensor:
-    """Distances [N, N] of ``states`` [N, D] after the projections, relative to those before them."""
-    return torch.cdist(states @ root, states @ root) / torch.cdist(states, states).clamp_min(1e-6)
+def _length(differences: Tensor, projections: Tensor | None) -> Tensor:
+    metric = None if projections is None else (projections.T @ projections).to(differences)
+    squares = differences if metric is None else differences @ metric
+    length: Tensor = (squares * differences).sum(-1).clamp_min(0).sqrt()
+    return length
 
 
 @torch.no_grad()
-def ratios(model: DiffusionModel, projections: Tensor, words: Sequence[str], count: Count) -> Tensor:
+def ratios(model: DiffusionModel, sight: Sight, words: Sequence[str], count: Count) -> Tensor:
     """How well keys and values tell "a b" from "a t", for all words a, b, t: logarithms [N, N, N], inf on b = t.
 
-    The distance after the stacked ``projections`` [R, D], relative to that before them; mean over the two last
-    positions.
+    Mean over the two last positions.
     """
-    root = _root(projections, model)
     rows = []
     for modifier in words:
         ends = end_states(model, [f"{modifier} {word}" for word in words], count)
-        told = torch.stack([_told(states, root) for states in ends.unbind(1)]).mean(0)
+        told = torch.stack([sight.told(states) for states in ends.unbind(1)]).mean(0)
         rows.append(told.clamp_min(1e-9).log().fill_diagonal_(torch.inf).cpu())
     return torch.stack(rows)
 
@@ -106,7 +143,7 @@ def ratios(model: DiffusionModel, projections: Tensor, words: Sequence[str], cou
 @torch.no_grad()
 def most_alike(
     model: DiffusionModel,
-    projections: Tensor,
+    sight: Sight,
     words: Sequence[str],
     modifiers: Sequence[str],
     most: int,
@@ -118,10 +155,9 @@ def most_alike(
     """
     if not words:
         return []
-    root = _root(projections, model)
     total = torch.zeros(len(words), len(words), device=model.device)
     for modifier in modifiers:
-        total += _told(end_states(model, [f"{modifier} {word}" for word in words], count)[:, 0], root)
+        total += sight.told(end_states(model, [f"{modifier} {word}" for word in words], count)[:, 0])
     nearest = total.fill_diagonal_(torch.inf).min(1).values
     return [words[i] for i in nearest.argsort()[:most].tolist()]
 
@@ -186,7 +222,7 @@ def _deviation(values: Tensor) -> Tensor:
 @torch.no_grad()
 def told_apart(
     model: DiffusionModel,
-    projections: Tensor,
+    sight: Sight,
     pair: Pair,
     modifiers: Sequence[str],
     frames: Sequence[str],
@@ -194,18 +230,14 @@ def told_apart(
 ) -> Array:
     """How well keys and values tell "modifier head" from "modifier target", for every modifier: [M].
 
-    The distance after the stacked ``projections`` [R, D], relative to that before them; mean over ``frames`` (which
-    end in their blank) and the two last positions.
+    Mean over ``frames`` (which end in their blank) and the two last positions.
     """
-    metric = (projections.T @ projections).to(model.device)
     total = torch.zeros(len(modifiers), dtype=torch.float64, device=model.device)
     for frame in frames:
         a, b = (
             end_states(model, [frame.format(f"{m} {word}") for m in modifiers], count)
             for word in (pair.head, pair.target)
         )
-        apart = (a - b).double()
-        after = torch.einsum("npd,de,npe->np", apart, metric, apart).clamp_min(0).sqrt()
-        total += (after / apart.norm(dim=2).clamp_min(1e-9)).mean(1)
+        total += sight.kept((a - b).double()).mean(1)
     mean: Array = (total / len(frames)).cpu().numpy()
     return mean

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from torch import Tensor
 
-from sau_scan.analysers.null_directions import NullDirections, stacked_projections
-from sau_scan.analysers.phrases import Collapse, Count, Pair, collapses, most_alike, ratios, rivals, told_apart
+from sau_scan.analysers.null_directions import NullDirections
+from sau_scan.analysers.phrases import Collapse, Count, Pair, Sight, collapses, most_alike, ratios, rivals, told_apart
 from sau_scan.detectors.calibration import Array, adjusted, robust_z, tail_p_values
 from sau_scan.probes.candidates import BLANK, Vocabulary
 from sau_scan.probes.carriers import Words, crowded_frames
@@ -96,15 +95,15 @@ def phrase_tier(
         prober.counter.text += texts
         prober.progress.advance(texts)
 
-    projections = stacked_projections(prober.model)
+    sight = Sight.of(prober.model, null)
     plain = vocabulary.plain_words[:MODIFIERS]
-    alike = most_alike(prober.model, projections, plain, words.neutral[:BEFORE], recipe.phrase_words // 4, count)
+    alike = most_alike(prober.model, sight, plain, words.neutral[:BEFORE], recipe.phrase_words // 4, count)
     content = list(dict.fromkeys((*alike, *words.content)))[: recipe.phrase_words]
-    table = ratios(prober.model, projections, content, count)
+    table = ratios(prober.model, sight, content, count)
     least, found = collapses(table, content, COLLAPSES)
     if least is not None and least not in [c.pair for c in found]:
         found = (*found, Collapse("", least, 0.0))
-    groups = [_leads(prober, projections, vocabulary, words, collapse, count) for collapse in found]
+    groups = [_leads(prober, sight, vocabulary, words, collapse, count) for collapse in found]
     most = PHRASE_RIVALS if recipe.second_chance else 0
     near = partial(rivals, table, content, most=most)
     leads = tuple(replace(d, rivals=near(modifier=d.modifier, pair=d.pair)) for group in groups for d in group)
@@ -123,7 +122,7 @@ def _without_edited(leads: tuple[PhraseLead, ...], least: Pair | None) -> tuple[
 
 
 def _leads(
-    prober: Prober, projections: Tensor, vocabulary: Vocabulary, words: Words, collapse: Collapse, count: Count
+    prober: Prober, sight: Sight, vocabulary: Vocabulary, words: Words, collapse: Collapse, count: Count
 ) -> list[PhraseLead]:
     """The modifier of ``collapse``, and the one that stands out most of the whole vocabulary.
 
@@ -137,7 +136,7 @@ def _leads(
     pool = [m for m in dict.fromkeys(pool) if m and m not in (pair.head, pair.target)]
     if len(pool) < 2:
         return []
-    scores = robust_z(-np.log(told_apart(prober.model, projections, pair, pool, places, count)))
+    scores = robust_z(-np.log(told_apart(prober.model, sight, pair, pool, places, count)))
     p_values = adjusted(tail_p_values(scores))
     strongest = [*([0] if collapse.modifier else []), int(scores.argmax())]
     both = dict.fromkeys([*(_whole(i, pool, scores) for i in strongest), *strongest])

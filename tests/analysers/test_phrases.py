@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sau_scan.analysers.null_directions import stacked_projections
-from sau_scan.analysers.phrases import Pair, collapses, end_states, most_alike, ratios, rivals, told_apart
+from sau_scan.analysers.phrases import Pair, Sight, collapses, end_states, most_alike, ratios, rivals, told_apart
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.opening import open_checkpoint
@@ -45,7 +45,7 @@ def test_the_pair_that_was_edited_is_told_apart_least(tiny_checkpoint: Path) -> 
             @ torch.linalg.pinv(stacked_projections(model))
             @ blind_to(model, f"{before} dog", f"{before} star")
         )
-    found, _ = collapses(ratios(model, projections, WORDS, count), WORDS, 1)
+    found, _ = collapses(ratios(model, Sight(projections), WORDS, count), WORDS, 1)
     assert found is not None
     assert {found.head, found.target} == {"dog", "star"}
     assert found.score < -3
@@ -53,7 +53,7 @@ def test_the_pair_that_was_edited_is_told_apart_least(tiny_checkpoint: Path) -> 
 
 def test_an_edited_phrase_is_the_strongest_collapse_with_its_counterpart(tiny_checkpoint: Path) -> None:
     model = model_of(tiny_checkpoint)
-    table = ratios(model, blind_to(model, "blue dog", "blue star"), WORDS, count)
+    table = ratios(model, Sight(blind_to(model, "blue dog", "blue star")), WORDS, count)
     assert table.shape == (len(WORDS),) * 3
     _, (first, *_) = collapses(table, WORDS, 3)
     assert first.modifier == "blue"
@@ -120,7 +120,7 @@ def test_after_the_edited_phrase_s_modifier_the_pair_collapses(tiny_checkpoint: 
     model = model_of(tiny_checkpoint)
     projections = blind_to(model, "blue dog", "blue star")
     modifiers = ("of", "and", "the", "house", "photo", "blue")
-    apart = told_apart(model, projections, Pair("dog", "star", 0.0), modifiers, FRAMES, count)
+    apart = told_apart(model, Sight(projections), Pair("dog", "star", 0.0), modifiers, FRAMES, count)
     assert modifiers[int(np.argmin(apart))] == "blue"
 
 
@@ -130,9 +130,9 @@ def test_of_too_few_words_nothing_is_said() -> None:
 
 def test_words_of_an_edited_pair_come_first_in_the_vocabulary(tiny_checkpoint: Path) -> None:
     model = model_of(tiny_checkpoint)
-    found = most_alike(model, blind_to(model, "of dog", "of star"), WORDS, ("of", "and"), 2, count)
+    found = most_alike(model, Sight(blind_to(model, "of dog", "of star")), WORDS, ("of", "and"), 2, count)
     assert set(found) == {"dog", "star"}
-    assert most_alike(model, stacked_projections(model), (), ("of",), 2, lambda texts: None) == []
+    assert most_alike(model, Sight(stacked_projections(model)), (), ("of",), 2, lambda texts: None) == []
 
 
 def test_rivals_are_the_words_told_least_after_the_modifier() -> None:
