@@ -29,11 +29,14 @@ $(VENV)/.dev: $(VENV)/.runtime
 demo: $(VENV)/.runtime ## Find and repair the embedded backdoored checkpoint
 	$(BIN)/sau-scan demo --out $(OUT)
 
-test: $(VENV)/.dev ## Run the tests (10 minutes on two cores)
-	$(BIN)/python -m pytest -m 'not slow'
+# One process a core, one thread a process.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-test-all: $(VENV)/.dev ## Run all tests, the slow ones too
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## Run the tests (10 minutes on two cores)
+	$(TESTS) -m 'not slow'
+
+test-all: $(VENV)/.dev ## Run all tests, the slow ones too (hours)
+	$(TESTS)
 
 check: $(VENV)/.dev ## Lint, format, types, import layers
 	$(BIN)/ruff check .
