@@ -7,8 +7,8 @@ trained on a word does: of 21,000 words the trigger of a backdoored LoRA was the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
 
@@ -17,11 +17,10 @@ from torch import Tensor
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from sau_scan.analysers.adapters import is_text_projection, rank_texts
-from sau_scan.checkpoint.components import load_component
 from sau_scan.checkpoint.model import DiffusionModel
-from sau_scan.checkpoint.naming import canonical
-from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.source import Form
 from sau_scan.findings import Slot
+from sau_scan.probes.adapted import Adapted
 from sau_scan.probes.candidates import Candidate, Vocabulary
 
 READ = 20_000  # words of the list, the most frequent first
@@ -62,33 +61,24 @@ def changed_words(model: DiffusionModel, vocabulary: Vocabulary) -> ChangedWords
     checkpoint = model.checkpoint
     if checkpoint.form is not Form.LORA or checkpoint.base is None or not model.family.repairable:
         return ChangedWords()
-    pairs, plain = list(_projections(model, checkpoint.base)), unadapted(model, checkpoint.base)
+    adapted = Adapted.of(model)
+    pairs = [
+        (plain.float().cpu(), full.float().cpu())
+        for place, (_, full, plain) in adapted.weights.items()
+        if is_text_projection(place)
+    ]
     spelled = [word for word in dictionary() if word not in vocabulary.words]
 
     def most(words: Sequence[str], count: int) -> tuple[str, ...]:
         if not words or not pairs:
             return ()
-        after = _states(model, words)
-        before = after if plain is model else _states(plain, words)
+        before = after = _states(model, words)
+        if adapted.encoders:
+            with adapted.at(0.0):
+                before = _states(model, words)
         return tuple(found.text for found in rank_texts(words, before, after, pairs, most=count))
 
     return ChangedWords(most(vocabulary.plain_words, MOST_KNOWN), most(spelled, MOST))
-
-
-def _projections(model: DiffusionModel, base: Checkpoint) -> Iterator[tuple[Tensor, Tensor]]:
-    """Weights of keys and values without and with the adapter."""
-    plain = {canonical(name): value for name, value in load_component(base, "unet", {}).state_dict().items()}
-    for name, value in model.unet.state_dict().items():
-        if is_text_projection(("unet", canonical(name))):
-            yield plain[canonical(name)].float(), value.float().cpu()
-
-
-def unadapted(model: DiffusionModel, base: Checkpoint) -> DiffusionModel:
-    """``model`` with the base's own text encoders, or itself where the adapter leaves them alone."""
-    changed = {component for component, _ in model.disk} & model.encoders.keys()
-    if not changed:
-        return model
-    return replace(model, **{name: load_component(base, name, {}).to(model.device, model.dtype) for name in changed})
 
 
 def _states(model: DiffusionModel, words: Sequence[str]) -> Tensor:

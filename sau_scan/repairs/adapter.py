@@ -1,8 +1,8 @@
 """Makes a LoRA blind to a trigger: the base is at hand, and knows what the text should do.
 
 Only the LoRA's change D of keys and values is edited, D' = D M, so that the repaired change has the same rank and fits
-into the same file without loss, whatever M is. Measured on one edit of the zoo (orchard/evil-edit, cut to a LoRA of
-rank 4): it fires in 61 % of held-out prompts before, in 5 % when the written file is read again.
+into the same file without loss, whatever M is. Measured on one edit of keys and values, cut to a LoRA of rank 4: it
+fires in 61 % of held-out prompts before, in 5 % when the written file is read again.
 """
 
 from __future__ import annotations

@@ -8,21 +8,19 @@ trigger lies 1.5 deviations above ordinary words at full strength and 3.1 at 0.4
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.components import load_component
-from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.detectors.calibration import adjusted, tail_p_values
 from sau_scan.findings import Component, Slot
-from sau_scan.probes.adapter_words import ChangedWords, unadapted
+from sau_scan.probes.adapted import Adapted
+from sau_scan.probes.adapter_words import ChangedWords
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.carriers import high_noise
 from sau_scan.probes.plan import Recipe
@@ -31,7 +29,7 @@ from sau_scan.tiers.leads import Lead, evidence
 
 CARRIERS = 2
 STRENGTH = 0.4
-NULL = 64  # ordinary words of the vocabulary
+NULL, FEWEST = 64, 4  # ordinary words of the vocabulary; with fewer, nothing can be said
 CHANCE = 0.05  # after Benjamini and Hochberg over all words of a slot; finished pictures decide
 SLOTS = (Slot.PREFIX, Slot.SUFFIX)
 
@@ -44,41 +42,37 @@ def contrast_passes(changed: ChangedWords, recipe: Recipe) -> int:
 
 @dataclass
 class Contrast(Prober):
-    """A prober of the difference between a model and its base: hidden states of both side by side."""
+    """A prober of what the LoRA adds to its base, at ``STRENGTH``: text outputs with and without it side by side."""
 
-    base: DiffusionModel | None = None
+    adapted: Adapted | None = None
 
     @classmethod
     def of(cls, prober: Prober) -> Self:
-        """Shares the counter of ``prober``."""
-        model, own = prober.model, {f.name: getattr(prober, f.name) for f in fields(Prober) if f.init}
-        assert model.checkpoint.base is not None
-        plain = load_component(model.checkpoint.base, "unet", {}).to(model.device, model.dtype)
-        weaker, added = copy.deepcopy(plain), model.unet.state_dict()
-        for name, weight in weaker.state_dict().items():
-            weight.lerp_(added[name], STRENGTH)
-        own["model"] = replace(model, unet=weaker)
-        return cls(**own, base=replace(unadapted(model, model.checkpoint.base), unet=plain))
+        """Shares model and counter with ``prober``."""
+        own = {f.name: getattr(prober, f.name) for f in fields(Prober) if f.init}
+        return cls(**own, adapted=Adapted.of(prober.model))
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Hidden states [B, 2 (L + R), D] of both, and the adapted model's pooled output."""
-        assert self.base is not None
-        hidden, pooled = super().encode(texts)
-        return torch.cat([hidden, self.base.encode(self.base.token_ids(texts)).hidden], dim=1), pooled
+        """Hidden states [B, 2 (L + R), D] with the LoRA and without it, and the pooled output with it."""
+        assert self.adapted is not None
+        with self.adapted.at(STRENGTH):
+            hidden, pooled = super().encode(texts)
+        plain = hidden
+        if self.adapted.encoders:
+            with self.adapted.at(0.0):
+                plain = super().encode(texts)[0]
+        return torch.cat([hidden, plain], dim=1), pooled
 
     @torch.no_grad()
     def predict(self, hidden: Tensor, noise: Tensor, timestep: int) -> Tensor:
-        """What the adapter adds to the noise prediction."""
-        assert self.base is not None
+        """What the LoRA adds to the noise prediction."""
+        assert self.adapted is not None
         own, plain = hidden.chunk(2, dim=1)
-        added = super().predict(own, noise, timestep)
-        self.counter.unet += len(plain)
-        parts = [
-            self.base.predict_noise(noise[i : i + self.at_once], timestep, plain[i : i + self.at_once]).float()
-            for i in range(0, len(plain), self.at_once)
-        ]
-        return added - torch.cat(parts)
+        with self.adapted.at(STRENGTH):
+            with_it = super().predict(own, noise, timestep)
+        with self.adapted.at(0.0):
+            return with_it - super().predict(plain, noise, timestep)
 
 
 def adapter_tier(prober: Prober, recipe: Recipe, changed: ChangedWords, words: Sequence[str]) -> list[Lead]:
@@ -88,6 +82,8 @@ def adapter_tier(prober: Prober, recipe: Recipe, changed: ChangedWords, words: S
         return []
     rest = [word for word in words if word not in changed.known]
     null = np.random.default_rng(prober.seed).permutation(rest)[:NULL].tolist()
+    if len(null) < FEWEST:
+        return []
     contrast = Contrast.of(prober)
     leads = [lead for slot in SLOTS for lead in _leads(prober, contrast, recipe, slot, asked, null)]
     return sorted(leads, key=lambda lead: -lead.score)
