@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sau_scan.analysers.null_directions import stacked_projections
+from sau_scan.analysers.null_directions import NullDirections, filled_in, stacked_projections
 from sau_scan.analysers.phrases import Pair, Sight, collapses, end_states, most_alike, ratios, rivals, told_apart
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
@@ -58,6 +58,29 @@ def test_an_edited_phrase_is_the_strongest_collapse_with_its_counterpart(tiny_ch
     _, (first, *_) = collapses(table, WORDS, 3)
     assert first.modifier == "blue"
     assert {first.pair.head, first.pair.target} == {"dog", "star"}
+
+
+def test_what_is_hidden_is_told_from_what_is_only_faint() -> None:
+    # A loud, a faint and a hidden direction; the fourth gives the hidden one its place in the spectrum.
+    projections = torch.diag(torch.tensor([8.0, 0.1, 0.0, 0.1], dtype=torch.float64))
+    basis = torch.tensor([[0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
+    null = NullDirections(basis, (8.0, 0.1, 0.1, 0.0), 0.01, 1e-6)
+    words = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 50.0, 1.0, 0.0], [0.12, 0.0, 9.0, 0.0], [9.0, 0.0, 0.0, 0.0]])
+    far, faint, hidden = 3, 1, 2
+    by_length, by_what_should_be = (
+        Sight(projections, whole).told(words)[0] for whole in (None, filled_in(projections, null))
+    )
+    assert by_length[faint] < by_length[hidden] < by_length[far]
+    assert by_what_should_be[hidden] < 0.75 < by_what_should_be[faint]
+    assert by_what_should_be[faint] == pytest.approx(1.0, abs=1e-3) == by_what_should_be[far]
+
+
+def test_lengths_are_relative_to_what_they_should_be(tiny_checkpoint: Path) -> None:
+    sight = Sight.of(model_of(tiny_checkpoint), NullDirections(torch.zeros(0, 4), (), 1.0, 1.0))
+    assert sight.whole is None
+    some = torch.randn(5, sight.projections.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    table = sight.told(torch.cat([torch.zeros_like(some[:1]), some]))
+    assert torch.allclose(sight.kept(some), table[0, 1:])
 
 
 def random_table(seed: int, size: int) -> torch.Tensor:
