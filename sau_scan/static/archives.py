@@ -104,8 +104,10 @@ def _entry(content: Content, entry: Entry, look: Look, bomb: bool) -> Iterator[F
         shown = escape(entry.name)[:80]
         yield Fact("archive-broken", f"Its entry {shown} cannot be unpacked ({ascii(str(error))[1:60]}).")
         data = content.read(entry.begin, min(entry.packed, WHOLE))
-    yield from look(content.unpacked(entry.name, data))
-    if len(data) < most:
+    whole = len(data) < most and entry.packed <= WHOLE
+    # What the directory claims may be a lie; that more would come out is not.
+    yield from look(content.unpacked(entry.name, data, 0 if whole else max(entry.size, len(data) + 1)))
+    if whole:
         yield from _checksum(content, entry, data)
 
 

@@ -112,9 +112,9 @@ class Content:
         part = io.BufferedReader(Window(self.stream, start, size))
         return self._within(name, size, part)
 
-    def unpacked(self, name: str, data: bytes) -> Content:
-        """What was unpacked from it."""
-        return self._within(name, len(data), io.BytesIO(data))
+    def unpacked(self, name: str, data: bytes, size: int = 0) -> Content:
+        """What was unpacked from it; ``size``: how much there is, where that is more than ``data``."""
+        return self._within(name, max(size, len(data)), io.BytesIO(data))
 
     def _within(self, name: str, size: int, stream: BinaryIO) -> Content:
         if len(self.inside) >= MOST_DEPTH:

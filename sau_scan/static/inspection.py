@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.findings import Severity
 from sau_scan.static.archives import check_packed, check_tail, check_tar, check_wrapped, check_zip
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Fact, Unfinished
 from sau_scan.static.foreign import check_model_code, check_numpy, check_path_file
 from sau_scan.static.header import early, parse_header
-from sau_scan.static.magic import PACKED, WRAPPED, check_name, kind_of
-from sau_scan.static.pickles import check_pickle, is_pickle_name
+from sau_scan.static.magic import CALLED, PACKED, WRAPPED, check_name, kind_of
+from sau_scan.static.pickles import check_pickle, is_pickle_name, is_whole_pickle
 from sau_scan.static.texts import check_json, check_metadata, check_text
 
 JSON_NAME = ".json"
 TEMPLATE_NAMES = (".jinja", ".jinja2", ".j2")
 HEAD = 512
+# Kinds that other analysers judge under any name.
+JUDGED = frozenset({"zip", "tar", "pickle", "other", "safetensors", "program", "script"}) | PACKED | WRAPPED
 
 
 def _names(content: Content, kind: str) -> Iterator[Fact]:
@@ -37,10 +40,20 @@ def _archives(content: Content, kind: str) -> Iterator[Fact]:
 
 
 def _pickles(content: Content, kind: str) -> Iterator[Fact]:
-    """Anything that is not surely something else may be a pickle, as a loader that is told so would find."""
-    if kind in {"pickle", "other", "text", "script", "safetensors"}:
+    """Anything but a zip may be a pickle, as a loader that is told so would find: the first bytes of most other
+    kinds are opcodes, too."""
+    if kind != "zip":
         named = is_pickle_name(content)
         yield from check_pickle(content, certain=named and kind in {"pickle", "other"}, named=named)
+
+
+def _weights(content: Content, kind: str) -> Iterator[Fact]:
+    """Under the names of torch's files, what is neither one of its archives nor a pickle from beginning to end."""
+    if content.size and content.suffix in PICKLES and kind not in JUDGED and not is_whole_pickle(content):
+        called = CALLED.get(kind, "of another kind")
+        # A text breaks as a pickle at once, like the notes that git leaves in place of large files.
+        severity = Severity.LOW if kind == "text" else None
+        yield Fact("disguised", f"{content.subject} is {called}, not the weights that its name says.", severity)
 
 
 def _numpy(content: Content, kind: str) -> Iterator[Fact]:
@@ -83,6 +96,7 @@ ANALYSERS: tuple[tuple[str, Analyser], ...] = (
     ("names", _names),
     ("archives", _archives),
     ("pickles", _pickles),
+    ("weights", _weights),
     ("arrays", _numpy),
     ("model code", _model_code),
     ("texts", _texts),

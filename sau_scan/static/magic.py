@@ -50,6 +50,7 @@ CALLED = {
     "picture": "a picture",
     "document": "a document",
     "safetensors": "safetensors",
+    "text": "text",
     "other": "of a kind that is not known",
 }
 PACKED = frozenset({"7z", "rar", "zstd", "lz4", "cab"})

@@ -39,8 +39,8 @@ MARK = _Mark()
 
 @dataclass
 class Trace:
-    """What one pickle does. ``broken``: why it ends before STOP, if so; ``constant``: the number that it
-    begins with."""
+    """What one pickle does. ``broken``: why it ends before STOP, if so; ``number``: the whole number that it is,
+    if so."""
 
     globals: set[Global] = field(default_factory=set)
     called: set[Global] = field(default_factory=set)
@@ -48,7 +48,7 @@ class Trace:
     nested: list[bytes] = field(default_factory=list)
     protocol: int = 0
     opcodes: int = 0
-    constant: Any = None
+    number: int | None = None
     broken: str = ""
 
     @property
@@ -70,6 +70,7 @@ def trace(stream: BinaryIO, budget: Budget) -> Trace:
                 if held > MOST_HELD or result.opcodes > MOST_OPCODES or len(result.globals) > MOST_GLOBALS:
                     raise Unfinished("it holds a pickle that is larger than any of tensors")
             machine.step(name, argument)
+        result.number = machine.number()
     except (ValueError, UnicodeError, OverflowError, MemoryError, IndexError) as error:
         result.broken = ascii(str(error))[1:-1][:80] or type(error).__name__
     return result
@@ -78,11 +79,14 @@ def trace(stream: BinaryIO, budget: Budget) -> Trace:
 def _opcodes(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
     """Names and arguments up to STOP, as pickletools reads them; but where it is stricter than unpicklers are (names
     that are not ASCII, hexadecimal numbers), as those do. Raises ValueError."""
+    start = stream.tell() + 1
     while True:
         code = stream.read(1)
         opcode = _BY_CODE.get(code.decode("latin-1"))
         if opcode is None:
             raise ValueError(f"at byte {stream.tell() - 1:,} stands {code!r}" if code else "it ends before STOP")
+        if stream.tell() == start and opcode.stack_before:  # of what need not be a pickle, much begins like that
+            raise ValueError(f"it begins with {opcode.name}, which needs something before it")
         reader = _READERS.get(opcode.name, opcode.arg and opcode.arg.reader)
         yield opcode.name, reader(stream) if reader else None
         if opcode.name == "STOP":
@@ -160,7 +164,7 @@ class _Machine:
         if name in _STRINGS or name in _BYTES:
             self.stack.append(self._text(argument))
         elif name in _NUMBERS:
-            self._number(argument)
+            self.stack.append(argument)
         elif name in _PLAIN:
             count, leaves = _PLAIN[name]
             self._pop(count)
@@ -184,10 +188,10 @@ class _Machine:
             self.trace.nested.append(data)
         return value if isinstance(value, str) else None
 
-    def _number(self, value: Any) -> None:
-        if self.trace.opcodes <= 3:
-            self.trace.constant = value
-        self.stack.append(None)
+    def number(self) -> int | None:
+        """What is on top of the stack, if it is a whole number."""
+        value = self.stack[-1] if self.stack else None
+        return value if isinstance(value, int) else None
 
     def _pop(self, count: int = 1) -> Any:
         """The lowest of the ``count`` values taken; "something" where the stack is too short."""

@@ -13,6 +13,7 @@ from tests.corpus.folders import FOLDERS
 from tests.corpus.formats import FORMATS
 from tests.corpus.gadgets import GADGETS
 from tests.corpus.headers import LIES
+from tests.corpus.hidden import HIDDEN
 from tests.corpus.routes import ROUTES
 from tests.corpus.sample import Sample, make, place
 from tests.corpus.things import THINGS
@@ -20,7 +21,7 @@ from tests.corpus.weights import WEIGHTS
 
 __all__ = ["BENIGN", "HOSTILE", "SAMPLES", "Sample", "by_id", "make", "place"]
 
-HOSTILE: tuple[Sample, ...] = (*ROUTES, *DISGUISES, *GADGETS, *ARCHIVES, *LIES, *FORMATS, *FOLDERS)
+HOSTILE: tuple[Sample, ...] = (*ROUTES, *DISGUISES, *HIDDEN, *GADGETS, *ARCHIVES, *LIES, *FORMATS, *FOLDERS)
 BENIGN: tuple[Sample, ...] = (*WEIGHTS, *THINGS)
 SAMPLES = HOSTILE + BENIGN
 
