@@ -316,7 +316,11 @@ class TestReduces:
 
         def live_bytes() -> int:
             gc.collect()
-            return sum(o.untyped_storage().nbytes() for o in gc.get_objects() if type(o) is Tensor)
+            return sum(
+                o.untyped_storage().nbytes()
+                for o in gc.get_objects()
+                if type(o) is Tensor and o.layout is torch.strided
+            )
 
         with AttentionRecorder(unet, MeanMaps(), TokenMass(), MapEntropy(), Evolution(first=3)), torch.no_grad():
             for _ in range(5):
