@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sau_scan import __version__
 from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.strays import strays
 from sau_scan.findings import SHARE, Cost, Coverage, DetectorRun, Skipped, escape
 from sau_scan.options import Budget, ScanOptions
 from sau_scan.probes.runner import Prober
@@ -27,7 +28,7 @@ def coverage(
     """Coverage of a scan that went through all tiers."""
     slots = scanned.plan.coverage
     probed, total = sum(s.probed for s in slots), sum(s.total for s in slots)
-    left = [*skipped, *scanned.plan.skipped, *scanned.unrecorded]
+    left = [*skipped, *strays(checkpoint, prober.model.disk.values()), *scanned.plan.skipped, *scanned.unrecorded]
     if probed < options.min_coverage * total:
         told = f"{100 * probed / total:.1f} % are in the plan, {100 * options.min_coverage:g} % were asked for"
         left.append(Skipped(what=SHARE, reason=f"{told}; a larger --budget probes more", planned=True))

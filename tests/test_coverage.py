@@ -10,6 +10,7 @@ import torch
 
 from sau_scan.analysers.null_directions import NullDirections
 from sau_scan.analysers.phrases import Pair
+from sau_scan.checkpoint.source import Form
 from sau_scan.coverage import _limits, coverage
 from sau_scan.findings import Slot, SlotCoverage
 from sau_scan.options import Budget, ScanOptions
@@ -45,9 +46,9 @@ def test_a_plan_that_covers_less_than_was_asked_for_says_so(wanted: float, told:
         coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe, only_read=0, candidates={}
     )
     what = SimpleNamespace(**vars(scanned()) | {"plan": plan}, unrecorded=(), leads=(), attention={})
-    model = SimpleNamespace(device="cpu", dtype="torch.float32")
+    model = SimpleNamespace(device="cpu", dtype="torch.float32", disk={})
     prober: Any = SimpleNamespace(model=model, counter=SimpleNamespace(text=0, unet=0))
-    checkpoint: Any = SimpleNamespace(records=())
+    checkpoint: Any = SimpleNamespace(records=(), form=Form.FOLDER)
     found = coverage(checkpoint, prober, cast(Any, what), ScanOptions(min_coverage=wanted), [], 1.0)
     reasons = [s.reason for s in found.skipped if s.planned]
     assert reasons == (["50.0 % are in the plan, 51 % were asked for; a larger --budget probes more"] if told else [])

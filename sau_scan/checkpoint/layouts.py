@@ -15,6 +15,7 @@ from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.views import Place, TensorRef
 from sau_scan.checkpoint.weights import weight_file
+from sau_scan.errors import DamagedFile
 
 Places = dict[str, Place]
 DIFFUSERS: Any = single_file_utils  # untyped
@@ -24,6 +25,12 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
     "vae": ("first_stage_model.", "vae."),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
     "text_encoder_2": ("conditioner.embedders.1.",),
+}
+# By which names each layout of a component is known; a file has one layout.
+LAYOUTS: Mapping[str, tuple[str, ...]] = {
+    "unet": ("down_blocks.", "input_blocks."),
+    "vae": (),
+    "text_encoder": ("embeddings.token_embedding.weight", "transformer.resblocks."),
 }
 
 
@@ -54,13 +61,45 @@ def encoder_meant(checkpoint: Checkpoint) -> str:
 def places_in_file(checkpoint: Checkpoint, component: str, config: Mapping[str, Any], module: Any) -> Places:
     """Canonical parameter -> its place in the one file of ``checkpoint``.
 
-    ``config``: of the component; ``module``: built from it. Whatever a conversion raises on hostile names is raised.
+    ``config``: of the component; ``module``: built from it. Raises DamagedFile for a file that holds a parameter twice,
+    and whatever a conversion raises on hostile names.
     """
     entries = weight_file(checkpoint, checkpoint.file).entries
     stored = {name: Place(TensorRef(checkpoint.file, name), entry.shape) for name, entry in entries.items()}
-    convert = _CONVERSIONS[component.removesuffix("_2")]
-    converted = convert(_own(stored, component, checkpoint.form), config, module)
-    return {canonical(name): place for name, place in converted.items()}
+    own = _own(stored, component, checkpoint.form)
+    _require_one_layout(checkpoint, component, own)
+
+    def converted(items: Mapping[str, Place]) -> Places:
+        convert = _CONVERSIONS[component.removesuffix("_2")]
+        return {canonical(name): place for name, place in convert(dict(items), config, module).items()}
+
+    found = converted(own)
+    # Conversions let the last of two names win that become one; from the other end, that is another one.
+    turned = converted(dict(reversed(own.items())))
+    for key in found.keys() | turned.keys():
+        if found.get(key) != turned.get(key):
+            raise _twice(checkpoint, component, sorted(p.ref.name for p in (found.get(key), turned.get(key)) if p))
+    return found
+
+
+def _require_one_layout(checkpoint: Checkpoint, component: str, own: Mapping[str, Place]) -> None:
+    """Raises DamagedFile where two programs would find the component in two places."""
+    prefixes = PREFIXES[component] if checkpoint.form is Form.SINGLE else ()
+    for found in (
+        [next((n for n in own if n.startswith(prefix)), "") for prefix in prefixes],
+        [next((n for n in own if mark in n), "") for mark in LAYOUTS[component.removesuffix("_2")]],
+    ):
+        names = [name for name in found if name]
+        if len(names) > 1:
+            raise _twice(checkpoint, component, names)
+
+
+def _twice(checkpoint: Checkpoint, component: str, names: list[str]) -> DamagedFile:
+    return DamagedFile(
+        f"{checkpoint.show(checkpoint.file)} holds the {component} twice, or parts of it: "
+        f"{' and '.join(ascii(name)[:120] for name in names)}.",
+        hint="Which is meant depends on who reads it. Get the file from its source again.",
+    )
 
 
 def _as_places(converted: dict[str, Any]) -> Mapping[str, Place]:
