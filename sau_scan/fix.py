@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from sau_scan import __version__
@@ -37,7 +38,7 @@ from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.repairs.pictures import Clean
 from sau_scan.repairs.registry import check_method
 from sau_scan.rules import load_rules
-from sau_scan.scan import detect
+from sau_scan.scan import detect_with
 from sau_scan.static import open_vetted, require_harmless
 from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify, words_in
 
@@ -77,7 +78,7 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
         _check_report(report, checkpoint)
     before = report
     if before is None and not options.triggers:
-        before = detect(place.path, options.scan, progress)
+        before = detect_with(checkpoint.base, place.path, options.scan, progress)
     found = triggers_in(before) if before is not None else ()
     triggers = options.triggers or tuple(f.trigger for f in found if f.trigger is not None)
     if triggers and not identify(checkpoint).repairable:
@@ -198,7 +199,9 @@ class _Run:
         with Draft(self.checkpoint, self.campaign.patch, out, drop, replaced) as draft:
             # The closing scan is the proof: it is never cut short.
             whole = replace(scan, max_time=None)
-            outcome = verify(draft.path, cases, clean, whole, self.progress, self.campaign.counter, detect)
+            base, counter = self.checkpoint.base, self.campaign.counter
+            scan_again = partial(detect_with, base)
+            outcome = verify(draft.path, cases, clean, whole, self.progress, counter, scan_again, base)
             if outcome.verification.passed:
                 draft.publish({PROVENANCE: self._record(outcome, draft.path)})
                 return self._result(outcome, published=str(out)), ()

@@ -55,10 +55,16 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
         return place.told(_scan(place, rules, progress))
 
 
-def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress) -> ScanResult:
+def detect_with(base: Checkpoint | None, path: Path, options: ScanOptions, progress: Progress) -> ScanResult:
+    """:func:`detect` of what lies here, with a base that is open and vetted already."""
+    check_compute(options.device, options.dtype)
+    return _scan(Arrived(path, options), load_rules(options.rules), progress, base)
+
+
+def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress, base: Checkpoint | None = None) -> ScanResult:
     path, options, started = place.path, place.options, time.perf_counter()
     progress.stage("files", 1)
-    checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
+    checkpoint, notes = open_vetted(path, variant=options.variant, base=base or options.base)
     files = [*place.code, *(n for n in notes if isinstance(n, Finding))]
     skipped = [*place.left, *checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")

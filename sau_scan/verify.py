@@ -9,6 +9,7 @@ from pathlib import Path
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.findings import Check, Finding, Kind, ScanResult, Severity, Verification
 from sau_scan.options import Progress, ScanOptions
 from sau_scan.probes.runner import Counter
@@ -89,10 +90,14 @@ def verify(
     progress: Progress,
     counter: Counter,
     detect: Detect,
+    base: Checkpoint | None = None,
 ) -> Outcome:
-    """Examines the checkpoint in ``folder``, read back from disk. The re-scan comes last, if all else passed."""
+    """Examines the checkpoint in ``folder``, read back from disk. The re-scan comes last, if all else passed.
+
+    ``base``: the very one that the repair was planned with.
+    """
     progress.stage("verify, from disk", len(cases) + 1)
-    written = open_checkpoint(folder, variant=options.variant, base=options.base)
+    written = open_checkpoint(folder, variant=options.variant, base=base)
     model = load_model(written, device=options.device, dtype="float32")
     checks: list[Check] = []
     for case in cases:

@@ -50,7 +50,7 @@ class World:
         self.given: list[bool] = []
         self.hints: list[object] = []
 
-    def detect(self, path: Path, options: ScanOptions, progress: Progress) -> ScanResult:
+    def detect(self, base: object, path: Path, options: ScanOptions, progress: Progress) -> ScanResult:
         return self.scans.pop(0)
 
     def repair(
@@ -74,7 +74,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-    monkeypatch.setattr(flow, "detect", made.detect)
+    monkeypatch.setattr(flow, "detect_with", made.detect)
     monkeypatch.setattr(flow, "verify", made.verify)
     monkeypatch.setattr(Campaign, "repair", lambda campaign, trigger, **how: made.repair(campaign, trigger, **how))
     monkeypatch.setattr(flow._Run, "_clean", lambda self: None)

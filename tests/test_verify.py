@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 import sau_scan.repairs.case
@@ -18,6 +19,7 @@ from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import WeightPatch, make_patch
+from sau_scan.errors import DamagedFile
 from sau_scan.findings import (
     Check,
     Component,
@@ -41,7 +43,10 @@ from sau_scan.repairs.case import Case
 from sau_scan.repairs.pictures import Clean
 from sau_scan.repairs.prompts import HELD_OUT, PromptSource
 from sau_scan.rules import load_rules
+from sau_scan.scan import detect_with
+from sau_scan.static import open_vetted
 from sau_scan.verify import Outcome, drift_checks, triggers_in, verify
+from tests.conftest import WIDTH
 
 WORDS = Words(responsive=("cat", "dog", "red"), neutral=("house", "of", "photo", "the", "and"))
 STAR = Trigger(text="star", slot=Slot.PREFIX)
@@ -153,6 +158,24 @@ def test_a_trigger_that_the_scan_still_finds_is_a_failure(run: Run) -> None:
     outcome, _ = run(WeightPatch(), finding(STAR), blind=False)
     assert not outcome.verification.passed
     assert outcome.new[0].trigger == STAR
+
+
+def test_a_base_of_pickles_is_the_one_that_was_vetted(small: None, copy_of: Path, tmp_path: Path) -> None:
+    weights = copy_of / "unet/diffusion_pytorch_model.safetensors"
+    torch.save(safetensors.torch.load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    safetensors.torch.save_file({"<toy>": torch.ones(1, WIDTH)}, tmp_path / "toy.safetensors")
+    checkpoint, _ = open_vetted(tmp_path / "toy.safetensors", base=copy_of)
+    texts = ["a cat", "a dog", "a red house", "a photo of the star"]
+    clean = Clean.of(load_model(checkpoint), texts, WORDS.neutral, Counter(), 0)
+    with Draft(checkpoint, WeightPatch(), tmp_path / "out.safetensors") as draft:
+        again, options, base = scan(), ScanOptions(base=copy_of), checkpoint.base
+        outcome = verify(draft.path, [], clean, options, Silent(), Counter(), lambda *given: again, base)
+        assert open_vetted(draft.path, base=base)[0].base is base
+        (copy_of / "unet/diffusion_pytorch_model.bin").write_bytes(b"another")
+        with pytest.raises(DamagedFile):
+            detect_with(base, draft.path, options, Silent())
+    assert outcome.verification.passed
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from sau_scan.static.watch import Watch
 
 
 def open_vetted(
-    path: Path | str, *, variant: str | None = None, base: Path | None = None
+    path: Path | str, *, variant: str | None = None, base: Path | Checkpoint | None = None
 ) -> tuple[Checkpoint, list[Finding | Skipped]]:
     """The checkpoint, and what was found about its files. Where a finding :func:`blocks`, it must not be loaded.
 
+    ``base``: a path, or what was vetted before.
     Raises as :func:`open_checkpoint`; UnsafeFile for a dangerous base.
     """
-    whole = _vetted_base(base, variant) if base is not None else None
+    whole = _vetted_base(base, variant) if isinstance(base, Path) else base
     watch = _watch(Path(path))
     checkpoint = open_checkpoint(path, variant=variant, base=whole, watch=watch)
     return checkpoint, watch.results()
