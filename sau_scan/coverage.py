@@ -50,21 +50,16 @@ def coverage(
     )
 
 
-def nothing_covered(
-    checkpoint: Checkpoint | None, options: ScanOptions, skipped: list[Skipped], seconds: float
-) -> Coverage:
-    """Coverage of a scan that ended before the model was probed; the last of ``skipped`` says why.
-
-    Without ``checkpoint``, not even the files were looked at.
-    """
+def nothing_covered(files_read: int, options: ScanOptions, skipped: list[Skipped], seconds: float) -> Coverage:
+    """Coverage of a scan that ended before the model was probed; the last of ``skipped`` says why."""
     reason = skipped[-1].reason
-    ran = [checkpoint is not None and d.needs == "files" for d in DETECTORS]
+    ran = [files_read > 0 and d.needs == "files" for d in DETECTORS]
     runs = [
         DetectorRun(id=d.id, summary=d.summary, ran=r, reason="" if r else reason)
         for d, r in zip(DETECTORS, ran, strict=True)
     ]
     return Coverage(
-        files_read=len(checkpoint.records) if checkpoint else 0,
+        files_read=files_read,
         detectors=tuple(runs),
         skipped=tuple(skipped),
         seed=options.seed,

@@ -20,7 +20,7 @@ from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.tokenizer import load_tokenizer
 from sau_scan.conclude import conclude, fix_command, near_miss, verdict
 from sau_scan.coverage import coverage, nothing_covered
-from sau_scan.errors import CheckpointError, SauScanError, TooLittleTime
+from sau_scan.errors import CheckpointError, SauScanError, TooLittleTime, UsageError
 from sau_scan.findings import Finding, ModelInfo, ScanResult, Severity, Skipped, Verdict
 from sau_scan.options import Progress, ScanOptions, Silent
 from sau_scan.preparation import CARRIERS, announce, prepare, survey
@@ -28,7 +28,7 @@ from sau_scan.probes.carriers import crowd, with_letters
 from sau_scan.probes.runner import Prober
 from sau_scan.repairs.token_rows import plan_rows
 from sau_scan.rules import Rule, load_rules
-from sau_scan.static import open_vetted, require_harmless
+from sau_scan.static import Vetted, open_vetted, require_harmless
 from sau_scan.tiers.adapter import adapter_tier
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
@@ -64,7 +64,10 @@ def detect_with(base: Checkpoint | None, path: Path, options: ScanOptions, progr
 def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress, base: Checkpoint | None = None) -> ScanResult:
     path, options, started = place.path, place.options, time.perf_counter()
     progress.stage("files", 1)
-    checkpoint, notes = open_vetted(path, variant=options.variant, base=base or options.base)
+    try:
+        checkpoint, notes = open_vetted(path, variant=options.variant, base=base or options.base)
+    except SauScanError as error:
+        return _unopened(place, error, time.perf_counter() - started)
     files = [*place.code, *(n for n in notes if isinstance(n, Finding))]
     skipped = [*place.left, *checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
@@ -72,10 +75,14 @@ def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress, base: Check
         require_harmless(checkpoint, files)
         model = load_model(checkpoint, device=options.device, dtype=options.dtype)
         scanned, prober = examine(model, rules, options, progress)
-    except (CheckpointError, TooLittleTime) as error:
+    except (CheckpointError, TooLittleTime, UsageError) as error:
         refused = Skipped(what="model", reason=f"not scanned: {error} {error.hint}", planned=True)
-        known = _not_scanned(checkpoint, options, files, [*skipped, refused], time.perf_counter() - started)
-        if files:  # what was found outranks that the rest could not be looked at
+        seconds = time.perf_counter() - started
+        known = _not_scanned(
+            _model_info(checkpoint), len(checkpoint.records), options, files, [*skipped, refused], seconds
+        )
+        # What was found outranks that the rest could not be looked at; a mistake of the user's, where it is grave.
+        if known.verdict is Verdict.SUSPICIOUS or (files and not isinstance(error, UsageError)):
             return known
         error.partial = known
         raise
@@ -173,16 +180,37 @@ def rank(text: Sequence[Lead], noise: Sequence[Lead], most: int) -> tuple[Lead, 
     return (*strong, *noise[: most - len(strong)])
 
 
+def _unopened(place: Arrived, error: SauScanError, seconds: float) -> ScanResult:
+    """The result for an input that cannot be opened, where its files hold anything grave. Raises ``error`` if not."""
+    vetted = error.partial
+    if not isinstance(vetted, Vetted):
+        raise error
+    files = [*place.code, *(n for n in vetted.notes if isinstance(n, Finding))]
+    skipped = [*place.left, *(n for n in vetted.notes if isinstance(n, Skipped))]
+    skipped.append(Skipped(what="model", reason=f"not scanned: {error}", planned=True))
+    model = ModelInfo(path=str(place.path), family="unknown", form="folder" if place.path.is_dir() else "file")
+    known = _not_scanned(model, vetted.read, place.options, files, skipped, seconds)
+    if known.verdict is Verdict.SUSPICIOUS:
+        return known
+    error.partial = known
+    raise error
+
+
 def _not_scanned(
-    checkpoint: Checkpoint, options: ScanOptions, files: list[Finding], skipped: list[Skipped], seconds: float
+    model: ModelInfo,
+    files_read: int,
+    options: ScanOptions,
+    files: list[Finding],
+    skipped: list[Skipped],
+    seconds: float,
 ) -> ScanResult:
     grave = any(f.severity.rank >= Severity.HIGH.rank for f in files)
     return ScanResult(
         tool_version=__version__,
         verdict=Verdict.SUSPICIOUS if grave else Verdict.INCONCLUSIVE,
-        model=_model_info(checkpoint),
+        model=model,
         findings=tuple(sorted(files, key=lambda f: -f.severity.rank)),
-        coverage=nothing_covered(checkpoint, options, skipped, seconds),
+        coverage=nothing_covered(files_read, options, skipped, seconds),
     )
 
 
@@ -196,7 +224,7 @@ def unscannable(path: Path, options: ScanOptions, error: SauScanError) -> ScanRe
         verdict=Verdict.INCONCLUSIVE,
         model=ModelInfo(path=str(path), family="unknown"),
         findings=(),
-        coverage=nothing_covered(None, options, [reason], 0.0),
+        coverage=nothing_covered(0, options, [reason], 0.0),
     )
 
 

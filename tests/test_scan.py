@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from sau_scan import preparation
-from sau_scan.errors import TooLittleTime, UsageError
+from sau_scan.errors import NotACheckpoint, TooLittleTime, UsageError
 from sau_scan.findings import Component, Severity, Slot, Verdict
 from sau_scan.fix import fix
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.probes.candidates import Candidate
 from sau_scan.scan import detect, rank, unscannable
 from sau_scan.tiers.leads import Lead
+from tests.corpus import formats
+from tests.static.makers import SYSTEM, TEMPLATE
 
 
 def test_of_a_model_that_cannot_be_loaded_the_files_were_looked_at(copy_of: Path) -> None:
@@ -83,3 +86,25 @@ def test_leads_of_the_text_do_not_take_the_places_of_the_noise(most: int, texts:
     )
     found = [lead.detector for lead in rank(text, noise, most)]
     assert (found.count("t"), found.count("n")) == (texts, most - texts)
+
+
+def test_what_is_grave_is_reported_though_the_file_cannot_be_opened(tmp_path: Path) -> None:
+    gguf, folder = tmp_path / "model.gguf", tmp_path / "folder"
+    folder.mkdir()
+    gguf.write_bytes(formats.gguf(TEMPLATE))
+    (folder / "evil.ckpt").write_bytes(SYSTEM)
+    lora = tmp_path / "lora.safetensors"
+    code = {"x": "__import__('os').system('id')"}
+    save_file({"unet.conv_in.lora_A.weight": torch.zeros(2, 2)}, lora, metadata=code)
+    for path, rule in ((gguf, "template"), (folder, "pickle-danger"), (lora, "metadata")):
+        result = detect(path)
+        assert f"file/{rule}" in [f.id for f in result.findings]
+        assert result.verdict is Verdict.SUSPICIOUS and result.coverage.files_read == 1
+        assert result.coverage.skipped[-1].planned and "give the file itself" not in result.coverage.skipped[-1].reason
+
+
+def test_an_error_about_a_harmless_folder_is_told_with_what_was_read(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(NotACheckpoint, match="no model_index") as caught:
+        detect(tmp_path)
+    assert unscannable(tmp_path, ScanOptions(), caught.value).coverage.files_read == 1

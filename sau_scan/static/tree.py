@@ -48,6 +48,24 @@ def walk(root: Path) -> Iterator[Place]:
                 waiting.append((place.relpath + "/", depth + 1))
 
 
+def regular_files(root: Path) -> list[str]:
+    """All regular files below ``root``, and links to such as long as they stay within."""
+    real_root = root.resolve()
+    return [
+        place.relpath
+        for place in walk(root)
+        if stat.S_ISREG(place.mode) or (place.target is not None and _within(root / place.relpath, real_root))
+    ]
+
+
+def _within(link: Path, real_root: Path) -> bool:
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return target.is_relative_to(real_root) and target.is_file()
+
+
 def _place(entry: os.DirEntry[str], relpath: str) -> Place | None:
     try:
         found = entry.stat(follow_symlinks=False)

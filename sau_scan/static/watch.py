@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -33,7 +34,7 @@ from sau_scan.static.magic import is_safetensors
 from sau_scan.static.numbers import Statistics
 from sau_scan.static.texts import check_metadata
 from sau_scan.static.tokenizer import check_tokenizers
-from sau_scan.static.tree import check_places, open_regular, walk
+from sau_scan.static.tree import check_places, open_regular, regular_files, walk
 
 HEAD = 64 * 2**10
 CHUNK = 4 * 2**20
@@ -105,6 +106,19 @@ class Watch:
                 sink.end()
         except OSError as error:
             self.note(relpath, [failed("bytes", error)])
+
+    def read_rest(self, path: Path) -> None:
+        """Reads what nobody did of the ``path`` that this watch is of, unless that is more than any checkpoint."""
+        names = ([path.name] if path.is_file() else []) if self.alone else regular_files(path)
+        left = [name for name in names if name not in self._begun]
+        with suppress(OSError):
+            if sum((self.root / name).stat().st_size for name in left) <= MOST_BYTES:
+                for name in left:
+                    self.read(name)
+
+    @property
+    def files_read(self) -> int:
+        return len(self._begun)
 
     def _read_unseen(self) -> None:
         """Files that a checkpoint's listing passes over, such as those in hidden folders: large ones are left out."""
