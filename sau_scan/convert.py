@@ -175,7 +175,7 @@ def _require_names(source: Path, target: Path) -> None:
 def _vetted(source: Path, file: BufferedReader) -> str:
     """The sha256 of a file that holds nothing but tensors. Raises UnsafeFile for any other."""
     watch = Watch(source.parent, alone=True)
-    sink = watch.begin(source.name, file.seek(0, os.SEEK_END))
+    sink = watch.begin(source.name, file.seek(0, os.SEEK_END), file)
     digest = _sha256(file, sink.update)
     sink.end(digest)
     notes = watch.results()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from sau_scan.checkpoint.files import listing, opened, require_input, unreadable
 from sau_scan.checkpoint.forms import recognise, require_base, shipped_index
@@ -28,7 +29,9 @@ class Sink(Protocol):
 class Watch(Protocol):
     """Looks at every regular file while it is hashed, so that all is read once; see :mod:`sau_scan.static`."""
 
-    def begin(self, relpath: str, size: int) -> Sink: ...
+    def begin(self, relpath: str, size: int, file: BinaryIO) -> Sink:
+        """``file`` is what is hashed; it stays open until the sink's ``end`` returns."""
+
     def clears(self, relpath: str) -> bool:
         """Whether a file that has ended may be read further; a pickle only if it holds nothing but tensors."""
 
@@ -175,13 +178,13 @@ def _hash(folder: Path, relpath: str, watch: Watch | None) -> FileRecord:
     digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK))
     # Hash and watcher go over the same chunk at the same time: both leave the interpreter to others meanwhile.
     with opened(folder, relpath) as file, ThreadPoolExecutor(1) as beside:
-        sink = watch.begin(relpath, (folder / relpath).stat().st_size) if watch is not None else None
+        sink = watch.begin(relpath, os.fstat(file.fileno()).st_size, file) if watch is not None else None
         while count := file.readinto(buffer):
             size += count
             hashed = beside.submit(digest.update, buffer[:count])
             if sink is not None:
                 sink.update(buffer[:count])
             hashed.result()
-    if sink is not None:
-        sink.end(digest.hexdigest())
+        if sink is not None:
+            sink.end(digest.hexdigest())
     return FileRecord(path=relpath, size=size, sha256=digest.hexdigest())

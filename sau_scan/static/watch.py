@@ -1,7 +1,8 @@
 """Looks at every file of a checkpoint while it is being hashed, so that all bytes are read once.
 
 Tensors are looked at as their bytes pass; other files are kept up to a limit, and examined when they are complete.
-Of larger ones (archives, mostly) the few parts that matter are read again.
+Of larger ones (archives, mostly) the few parts that matter are read again, from the same open file, and compared with
+what passed by.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sau_scan.findings import Finding, Skipped, escape
+from sau_scan.checkpoint.files import opened
+from sau_scan.errors import CheckpointError
+from sau_scan.findings import Finding, Skipped
+from sau_scan.static.again import BLOCK, Again, Blocks
 from sau_scan.static.configs import (
     About,
     check_adapters,
@@ -81,10 +85,10 @@ class Watch:
         """For a folder, or for a single file."""
         return cls(path) if path.is_dir() else cls(path.parent, alone=True)
 
-    def begin(self, relpath: str, size: int) -> Sink:
-        """Before a file's first byte."""
+    def begin(self, relpath: str, size: int, file: BinaryIO) -> Sink:
+        """Before a file's first byte; ``file`` stays open until the sink's ``end`` returns."""
         self._begun.add(relpath)
-        return _File(self, relpath, size)
+        return _File(self, relpath, size, file)
 
     def clears(self, relpath: str) -> bool:
         """Whether nothing was found in a file that has ended for which nothing may be loaded."""
@@ -94,17 +98,18 @@ class Watch:
         """Reads a file to this watch, for want of somebody who hashes it."""
         buffer = memoryview(bytearray(CHUNK))
         try:
-            with open_regular(self.root / relpath) as file:
+            # A single file may be a link to anywhere; whoever names it means what it leads to.
+            with open_regular(self.root / relpath) if self.alone else opened(self.root, relpath) as file:
                 size = file.seek(0, io.SEEK_END)
                 file.seek(0)
                 if size > MOST_BYTES:
                     self.note(relpath, [Fact("analyser-failed", f"It claims {size:,} bytes, and was not read.")])
                     return
-                sink = self.begin(relpath, size)
+                sink = self.begin(relpath, size, file)
                 while count := file.readinto(buffer):  # type: ignore[attr-defined]
                     sink.update(buffer[:count])
                 sink.end()
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             self.note(relpath, [failed("bytes", error)])
 
     def read_rest(self, path: Path) -> None:
@@ -121,14 +126,16 @@ class Watch:
         return len(self._begun)
 
     def _read_unseen(self) -> None:
-        """Files that a checkpoint's listing passes over, such as those in hidden folders: large ones are left out."""
+        """Files that a checkpoint's listing passes over, such as those in hidden folders."""
+        left = MOST_BYTES
         for place in self._folder.places:
             if stat.S_ISREG(place.mode) and place.relpath not in self._begun:
-                if place.size <= WHOLE:
+                left -= place.size
+                if left >= 0:
                     self.read(place.relpath)
                 else:
-                    reason = "a large file where no weights are looked for; not read"
-                    self._skipped.append(Skipped(what=escape(place.relpath), reason=reason))
+                    told = f"With its {place.size:,} bytes, hidden files are larger than any model; it was not read."
+                    self.note(place.relpath, [Fact("analyser-failed", told)])
 
     def results(self) -> list[Finding | Skipped]:
         """All that was found, when the last file has ended; in the order of the paths."""
@@ -178,8 +185,9 @@ class Watch:
 class _File:
     """The bytes of one file on their way."""
 
-    def __init__(self, watch: Watch, relpath: str, size: int) -> None:
-        self._watch, self._relpath, self._size = watch, relpath, size
+    def __init__(self, watch: Watch, relpath: str, size: int, file: BinaryIO) -> None:
+        self._watch, self._relpath, self._size, self._file = watch, relpath, size, file
+        self._blocks = Blocks()
         self._kept = bytearray()
         self._seen = 0
         self._header: Header | None = None
@@ -194,6 +202,8 @@ class _File:
             return
         before = len(self._kept)
         self._kept += chunk[: max(0, self._wanted - before)]
+        if self._size > WHOLE:
+            self._blocks.update(chunk)
         if self._is_safetensors():
             self._read_header(chunk, before)
 
@@ -230,16 +240,17 @@ class _File:
         self._kept = bytearray()
 
     def _examine(self) -> None:
-        """Everything but the tensors: kept bytes are those that were hashed."""
+        """Everything but the tensors: of bytes that were hashed, whether they were kept or are read again."""
         watch, relpath = self._watch, self._relpath
         if self._size <= WHOLE and self._seen <= len(self._kept):
             watch.keep(relpath, bytes(self._kept))
             self._inspect(io.BytesIO(self._kept))
         elif self._header is not None:
             self._inspect(io.BytesIO(self._kept))
+        elif self._blocks.size == self._seen:
+            self._inspect(io.BufferedReader(Again(self._file, self._blocks), BLOCK))
         else:
-            with open_regular(watch.root / relpath) as stream:
-                self._inspect(stream)
+            raise OSError("the file grew while it was read")
 
     def _inspect(self, stream: BinaryIO) -> None:
         content = Content(self._relpath, self._seen, stream, Budget(self._seen))

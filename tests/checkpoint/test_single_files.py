@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import safetensors.torch
@@ -23,7 +23,7 @@ from tests.single_files import State, ldm_unet, open_clip, single_file
 class Cleared:
     """A watch that finds nothing."""
 
-    def begin(self, relpath: str, size: int) -> Any:
+    def begin(self, relpath: str, size: int, file: BinaryIO) -> Any:
         return self
 
     def update(self, chunk: memoryview) -> None: ...

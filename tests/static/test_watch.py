@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ CHUNKED = ["nan-weights", "dead-weights", "tokenizer-two", "torch-zip-system", "
 def feed(watch: Watch, path: Path, size: int) -> None:
     """As whoever hashes does it: with one buffer, which is written over again and again."""
     data, buffer = path.read_bytes(), bytearray(size)
-    sink = watch.begin(str(path.relative_to(watch.root)), len(data))
-    for start in range(0, len(data), size):
-        part = data[start : start + size]
-        buffer[: len(part)] = part
-        sink.update(memoryview(buffer)[: len(part)])
-    sink.end(hashlib.sha256(data).hexdigest())
+    with path.open("rb") as file:
+        sink = watch.begin(str(path.relative_to(watch.root)), len(data), file)
+        for start in range(0, len(data), size):
+            part = data[start : start + size]
+            buffer[: len(part)] = part
+            sink.update(memoryview(buffer)[: len(part)])
+        sink.end(hashlib.sha256(data).hexdigest())
 
 
 @pytest.mark.parametrize("maker", CHUNKED)
@@ -45,9 +47,41 @@ def test_files_that_were_not_fed_are_read(copy_of: Path) -> None:
 
 
 def test_a_pickle_is_found_in_an_archive_that_is_too_large_to_keep(tmp_path: Path) -> None:
-    path = tmp_path / "model.ckpt"
-    path.write_bytes(packed({"x/data/0": bytes(70 * 2**20), "x/data.pkl": SYSTEM}))
+    path = large_archive(tmp_path / "model.ckpt")
     assert [one.id for one in vet_file(path) if isinstance(one, Finding)] == ["file/pickle-danger"]
+
+
+def large_archive(path: Path) -> Path:
+    path.write_bytes(packed({"x/data/0": bytes(70 * 2**20), "x/data.pkl": SYSTEM}))
+    return path
+
+
+def test_a_large_file_in_a_hidden_folder_is_read(copy_of: Path) -> None:
+    (copy_of / ".x").mkdir()
+    large_archive(copy_of / ".x/evil.ckpt")
+    (found,) = Watch(copy_of).results()
+    assert isinstance(found, Finding) and found.id == "file/pickle-danger"
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_large_file_is_examined_as_it_was_hashed(swapped: bool, tmp_path: Path) -> None:
+    """Another file of that name is never looked at; a change of the same one is noticed."""
+    path, watch = large_archive(tmp_path / "model.ckpt"), Watch(tmp_path, alone=True)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        sink = watch.begin(path.name, len(data), file)
+        sink.update(memoryview(data))
+        if swapped:
+            path.unlink()
+            path.write_bytes(b"N.")
+        else:
+            with path.open("r+b") as changed:
+                changed.seek(-40, io.SEEK_END)
+                changed.write(b"changed")
+        sink.end()
+    found = [one for one in watch.results() if isinstance(one, Finding)]
+    assert [one.id for one in found] == ["file/pickle-danger" if swapped else "file/analyser-failed"]
+    assert swapped or "changed while it was examined" in found[0].behaviour
 
 
 @pytest.mark.parametrize("modern", [True, False])
