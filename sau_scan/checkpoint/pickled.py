@@ -13,11 +13,14 @@ from torch import Tensor
 from sau_scan.checkpoint.files import opened
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint
 from sau_scan.checkpoint.tensor_file import Entry
-from sau_scan.errors import DamagedFile, UnsafeFile
+from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile
+from sau_scan.findings import escape
 
 # Where trainers put the weights among other things.
 NESTS = ("state_dict", "model", "module", "params")
 DEEPEST = 4
+# Tied weights take more than the pickle has; a tensor that repeats one number would take any size.
+MOST_GROWTH, SLACK = 4, 2**24
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class PickledFile:
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
-        return flatten(self.content)
+        where, record = self.checkpoint.show(self.path), self.checkpoint.record(self.path)
+        found, _ = weights(self.content, where)
+        require_size(found, record.size if record else 0, where)
+        return found
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
@@ -81,28 +87,75 @@ def load_tensors(descriptor: int, where: str) -> Any:
         raise DamagedFile(f"{where} cannot be read as a file of tensors.", hint=DOWNLOAD_AGAIN) from error
 
 
-def flatten(content: Any) -> dict[str, Tensor]:
-    """The tensors in nested dictionaries by name; the dictionary of weights alone, where there is one so called."""
+def weights(content: Any, where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors in nested dictionaries by name, and in words what else there is; of a dictionary of weights, where
+    there is one so called, those alone.
+
+    Raises UnsafeFile where two readers could see different tensors, NotACheckpoint where there are none.
+    """
+    dropped: list[str] = []
     for _ in range(DEEPEST):
-        inner = next((content[nest] for nest in NESTS if isinstance(content, dict) and _is_nest(content, nest)), None)
-        if inner is None:
+        nests = [nest for nest in NESTS if isinstance(content, dict) and _holds_tensors(content.get(nest))]
+        if len(nests) > 1:
+            raise _ambiguous(where, f"weights under {nests[0]!a} and under {nests[1]!a}")
+        if not nests:
             break
-        content = inner
+        dropped += [_words(str(key), value) for key, value in content.items() if key != nests[0]]
+        content = content[nests[0]]
     found: dict[str, Tensor] = {}
-    _collect(content, "", found, 0)
-    return found
+    for name, value in _leaves(content, "", 0):
+        if not isinstance(value, Tensor):
+            dropped.append(_words(name, value))
+        elif name in found:
+            raise _ambiguous(where, f"two tensors called {name!a}")
+        elif value.layout is not torch.strided or value.is_meta:
+            raise not_plain(where, name, value)
+        else:
+            found[name] = value.detach()
+    if not found or "" in found:
+        raise NotACheckpoint(f"{where} holds no tensors with names.", hint="Give a file of weights.")
+    return found, tuple(dropped)
 
 
-def _is_nest(content: dict[Any, Any], name: str) -> bool:
-    inner = content.get(name)
+def _leaves(content: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    if not isinstance(content, dict) or depth > DEEPEST:
+        yield prefix, content
+        return
+    for key, value in content.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(key, str):
+            yield from _leaves(value, name, depth + 1)
+        else:
+            yield name, None if isinstance(value, Tensor) else value
+
+
+def _holds_tensors(inner: Any) -> bool:
     return isinstance(inner, dict) and any(isinstance(value, Tensor) for value in inner.values())
 
 
-def _collect(content: Any, prefix: str, found: dict[str, Tensor], depth: int) -> None:
-    if isinstance(content, Tensor):
-        if content.layout is torch.strided:  # no weights are sparse
-            found[prefix] = content.detach()
-    elif isinstance(content, dict) and depth <= DEEPEST:
-        for key, value in content.items():
-            if isinstance(key, str):
-                _collect(value, f"{prefix}.{key}" if prefix else key, found, depth + 1)
+def _words(name: str, value: Any) -> str:
+    return f"{escape(name)[:80] or 'the whole'} ({type(value).__name__})"
+
+
+def _ambiguous(where: str, what: str) -> UnsafeFile:
+    return UnsafeFile(
+        f"{where} holds {what}: which is meant depends on who reads it.",
+        hint="Ask its author for the weights as safetensors.",
+    )
+
+
+def require_size(found: Mapping[str, Tensor], size: int, where: str) -> None:
+    """Raises UnsafeFile for tensors that would take far more memory than the file of ``size`` bytes holds."""
+    needed = sum(tensor.nbytes for tensor in found.values())
+    if needed > MOST_GROWTH * size + SLACK:
+        raise UnsafeFile(
+            f"{where} has {size:,} bytes, and its tensors would take {needed:,}: they repeat the same memory.",
+            hint="No program saves weights so. Get them as safetensors from their source.",
+        )
+
+
+def not_plain(where: str, name: str, tensor: Tensor) -> NotACheckpoint:
+    return NotACheckpoint(
+        f"{where} holds {name!a} as {tensor.layout} {tensor.dtype}, which is not stored as safetensors here.",
+        hint="Give a file of plain weights.",
+    )
