@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from torch import Tensor
 
@@ -132,13 +132,15 @@ def _vetted(source: Path, file: BufferedReader) -> str:
     return digest
 
 
-def _sha256(file: BinaryIO, also: Any = None) -> str:
+def _sha256(file: BufferedReader, also: Any = None) -> str:
+    """Of all of an open file, as it is on the disk now: its buffer could still hold what was there before."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
-    file.seek(0)
-    while count := file.readinto(buffer):  # type: ignore[attr-defined]
-        digest.update(buffer[:count])
-        if also is not None:
-            also(buffer[:count])
+    with open(file.fileno(), "rb", buffering=0, closefd=False) as plain:
+        plain.seek(0)
+        while count := plain.readinto(buffer):
+            digest.update(buffer[:count])
+            if also is not None:
+                also(buffer[:count])
     return digest.hexdigest()
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.files import opened
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile
@@ -21,6 +22,7 @@ NESTS = ("state_dict", "model", "module", "params")
 DEEPEST = 4
 # Tied weights take more than the pickle has; a tensor that repeats one number would take any size.
 MOST_GROWTH, SLACK = 4, 2**24
+MOST_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
@@ -28,51 +30,68 @@ class PickledFile:
     checkpoint: Checkpoint
     path: str
 
-    @cached_property
+    @property
     def content(self) -> Any:
-        """What the pickle holds, its tensors mapped from the disk rather than read.
+        """What a small pickle holds, in memory of its own: the bytes that are loaded are those that were compared.
 
         Raises UnsafeFile for a pickle that was not vetted, or that asks for more than tensors; DamagedFile.
         """
-        if not self.checkpoint.vetted:
-            raise UnsafeFile(
-                f"{self.checkpoint.show(self.path)} is a pickle that was not examined.",
-                hint="Scan it with sau-scan detect, or convert it with sau-scan convert.",
-            )
-        with self.checkpoint.verified(self.path), opened(self.checkpoint.folder, self.path) as file:
-            return load_tensors(file.fileno(), self.checkpoint.show(self.path))
-
-    @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        where, record = self.checkpoint.show(self.path), self.checkpoint.record(self.path)
-        found, _ = weights(self.content, where)
-        require_size(found, record.size if record else 0, where)
-        return found
+        self._require_vetted()
+        record = self.checkpoint.record(self.path)
+        if record is not None and record.size > MOST_IN_MEMORY:
+            raise DamagedFile(f"{self.checkpoint.show(self.path)} is larger than any embedding.", hint=DOWNLOAD_AGAIN)
+        return load_tensors(BytesIO(self.checkpoint.read_buffer(self.path)), self.checkpoint.show(self.path))
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
-        return {name: Entry(t.dtype, tuple(t.shape), 0, t.nbytes) for name, t in self._tensors.items()}
+        with self._mapped() as found:
+            return _entries(found)
 
     @property
     def metadata(self) -> Mapping[str, str]:
         return {}
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self._tensors.items()
-        with self.checkpoint.verified(self.path):  # the mapped bytes are still those that were hashed
-            pass
+        with self._mapped() as found:
+            if _entries(found) != self.entries:
+                raise self.checkpoint.changed(self.path)
+            for name, tensor in found.items():
+                # Its own memory: what is mapped changes with the file, after it was compared as well.
+                yield name, tensor.clone()
+
+    @contextmanager
+    def _mapped(self) -> Iterator[dict[str, Tensor]]:
+        """The tensors, mapped from the disk for as long as the block lasts; raises as :attr:`content`."""
+        self._require_vetted()
+        where, record = self.checkpoint.show(self.path), self.checkpoint.record(self.path)
+        with self.checkpoint.held(self.path) as file:
+            found, _ = weights(load_tensors(file.fileno(), where), where)
+            require_size(found, record.size if record else 0, where)
+            yield found
+
+    def _require_vetted(self) -> None:
+        if not self.checkpoint.vetted:
+            raise UnsafeFile(
+                f"{self.checkpoint.show(self.path)} is a pickle that was not examined.",
+                hint="Scan it with sau-scan detect, or convert it with sau-scan convert.",
+            )
 
 
-def load_tensors(descriptor: int, where: str) -> Any:
-    """The content of an open pickle of tensors and plain values, by torch's restricted reader.
+def _entries(found: Mapping[str, Tensor]) -> dict[str, Entry]:
+    return {name: Entry(t.dtype, tuple(t.shape), 0, t.nbytes) for name, t in found.items()}
+
+
+def load_tensors(source: int | BytesIO, where: str) -> Any:
+    """The content of a pickle of tensors and plain values, by torch's restricted reader: mapped from an open file,
+    given by its descriptor, or read from memory.
 
     Raises UnsafeFile for anything else, DamagedFile for a file that is cut short.
     """
     # By its number, so that it is the very file that was examined.
-    place = f"/dev/fd/{descriptor}"
+    place = f"/dev/fd/{source}" if isinstance(source, int) else source
     try:
         try:
-            return torch.load(place, weights_only=True, mmap=True, map_location="cpu")
+            return torch.load(place, weights_only=True, mmap=isinstance(source, int), map_location="cpu")
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
