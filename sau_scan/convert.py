@@ -17,16 +17,15 @@ from contextlib import contextmanager
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.files import opened, require_input
 from sau_scan.checkpoint.naming import PICKLES
-from sau_scan.checkpoint.pickled import DEEPEST, NESTS, load_tensors
+from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, read_entries, tensor_bytes
-from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError
+from sau_scan.errors import DamagedFile, UnsafeFile, UsageError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
 from sau_scan.reports.files import failed
@@ -35,8 +34,6 @@ from sau_scan.static import Watch, blocks
 CHUNK = 4 * 2**20
 METADATA = {"format": "pt"}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# Tied weights make a copy larger than the pickle; a tensor that repeats one number would make it endless.
-MOST_GROWTH, SLACK = 4, 2**24
 _MOST_TOLD = 3
 _MEGABYTE = 10**6
 
@@ -101,60 +98,6 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
     )
 
 
-def weights(content: Any, where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of a pickle by name, as a scan of it names them, and in words what else there is.
-
-    Raises UnsafeFile where two readers could see different tensors, NotACheckpoint where there are none.
-    """
-    dropped: list[str] = []
-    for _ in range(DEEPEST):
-        nests = [nest for nest in NESTS if isinstance(content, dict) and _holds_tensors(content.get(nest))]
-        if len(nests) > 1:
-            raise _ambiguous(where, f"weights under {nests[0]!a} and under {nests[1]!a}")
-        if not nests:
-            break
-        dropped += [_words(str(key), value) for key, value in content.items() if key != nests[0]]
-        content = content[nests[0]]
-    found: dict[str, Tensor] = {}
-    for name, value in _leaves(content, "", 0):
-        if not isinstance(value, Tensor):
-            dropped.append(_words(name, value))
-        elif name in found:
-            raise _ambiguous(where, f"two tensors called {name!a}")
-        else:
-            found[name] = value.detach()
-    if not found or "" in found:
-        raise NotACheckpoint(f"{where} holds no tensors with names.", hint="Give a file of weights.")
-    return found, tuple(dropped)
-
-
-def _leaves(content: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if not isinstance(content, dict) or depth > DEEPEST:
-        yield prefix, content
-        return
-    for key, value in content.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(key, str):
-            yield from _leaves(value, name, depth + 1)
-        else:
-            yield name, None if isinstance(value, Tensor) else value
-
-
-def _holds_tensors(inner: Any) -> bool:
-    return isinstance(inner, dict) and any(isinstance(value, Tensor) for value in inner.values())
-
-
-def _words(name: str, value: Any) -> str:
-    return f"{escape(name)[:80] or 'the whole'} ({type(value).__name__})"
-
-
-def _ambiguous(where: str, what: str) -> UnsafeFile:
-    return UnsafeFile(
-        f"{where} holds {what}: which is meant depends on who reads it.",
-        hint="Ask its author for the weights as safetensors.",
-    )
-
-
 def _require_names(source: Path, target: Path) -> None:
     """What can be told before anything is read."""
     require_input(source)
@@ -189,34 +132,28 @@ def _vetted(source: Path, file: BufferedReader) -> str:
     return digest
 
 
-def _sha256(file: BinaryIO, also: Any = None) -> str:
+def _sha256(file: BufferedReader, also: Any = None) -> str:
+    """Of all of an open file, as it is on the disk now: its buffer could still hold what was there before."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
-    file.seek(0)
-    while count := file.readinto(buffer):  # type: ignore[attr-defined]
-        digest.update(buffer[:count])
-        if also is not None:
-            also(buffer[:count])
+    with open(file.fileno(), "rb", buffering=0, closefd=False) as plain:
+        plain.seek(0)
+        while count := plain.readinto(buffer):
+            digest.update(buffer[:count])
+            if also is not None:
+                also(buffer[:count])
     return digest.hexdigest()
 
 
 def _require_storable(found: Mapping[str, Tensor], size: int, where: str) -> None:
     for name, tensor in found.items():
-        if tensor.dtype not in _NAMES or tensor.layout is not torch.strided:
-            raise NotACheckpoint(
-                f"{where} holds {name!a} as {tensor.layout} {tensor.dtype}, which is not stored as safetensors here.",
-                hint="Give a file of plain weights.",
-            )
+        if tensor.dtype not in _NAMES:
+            raise not_plain(where, name, tensor)
         if name == "__metadata__" or not name.isprintable():
             raise UnsafeFile(
                 f"{where} holds a tensor called {name!a}.",
                 hint="No program calls a tensor so. Get the weights elsewhere.",
             )
-    needed = sum(tensor.nbytes for tensor in found.values())
-    if needed > MOST_GROWTH * size + SLACK:
-        raise UnsafeFile(
-            f"{where} has {size:,} bytes, and its tensors would take {needed:,}: they repeat the same memory.",
-            hint="No program saves weights so. Get them as safetensors from their source.",
-        )
+    require_size(found, size, where)
 
 
 def _shared(found: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sau_scan.checkpoint import pickled, tensor_file
+from sau_scan.checkpoint import tensor_file
 from sau_scan.cli.app import app
-from sau_scan.convert import Conversion, convert, weights
+from sau_scan.convert import Conversion, convert
 from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError, WriteError
 
 STATE = {
@@ -96,22 +96,6 @@ def test_what_is_left_out_is_said(tmp_path: Path, target: Path) -> None:
     done = convert(saved(tmp_path, content), target)
     assert load_file(target).keys() == STATE.keys()
     assert done.dropped == ("epoch (int)", "optimizer (list)", r"note\x1b (str)")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        STATE,
-        {"state_dict": STATE, "step": 1},
-        {"model": {"state_dict": STATE, "x": torch.ones(1)}, "ema": {"y": torch.ones(1)}},
-        {"unet": STATE, "text": {"deep": {"er": STATE}}, "n": None},
-        {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.ones(2, 4)}, "name": "x", 3: torch.ones(1)},
-    ],
-)
-def test_names_are_those_of_a_scan(content: Any) -> None:
-    found, dropped = weights(content, "x")
-    assert found.keys() == pickled.flatten(content).keys()
-    assert bool(dropped) is (content is not STATE)
 
 
 @pytest.mark.parametrize(

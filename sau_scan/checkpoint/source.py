@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -116,6 +116,22 @@ class Checkpoint:
             if reader.finish() != record.sha256:
                 raise self.changed(relpath)
 
+    @contextmanager
+    def held(self, relpath: str) -> Iterator[BufferedReader]:
+        """One opening of a file whose bytes are those that were hashed, as the block begins and as it ends.
+
+        Raises DamagedFile where they are not; until the end nothing that was read may be trusted.
+        """
+        record = self.record(relpath)
+        if record is None:
+            raise self.absent(relpath)
+        with opened(self.folder, relpath) as file:
+            if _sha256(file, record.size) != record.sha256:
+                raise self.changed(relpath)
+            yield file
+            if _sha256(file, record.size) != record.sha256:
+                raise self.changed(relpath)
+
     def head(self, relpath: str, size: int = 16) -> bytes:
         """The first bytes of a file, unverified: only good for telling what kind of file it is."""
         if self.record(relpath) is None:
@@ -158,7 +174,7 @@ class Checkpoint:
 class Verified:
     """A file that is hashed while it is read; see :meth:`Checkpoint.verified`."""
 
-    def __init__(self, file: BufferedReader, size: int) -> None:
+    def __init__(self, file: BufferedReader | FileIO, size: int) -> None:
         self._file, self._size, self._digest = file, size, hashlib.sha256()
 
     def fill(self, target: memoryview) -> bool:
@@ -184,6 +200,13 @@ class Verified:
         while self._file.tell() <= self._size and (count := self._file.readinto(buffer)):
             self._digest.update(buffer[:count])
         return self._digest.hexdigest()
+
+
+def _sha256(file: BufferedReader, size: int) -> str:
+    """Of all of an open file, as it is on the disk now: a buffer could still hold what was there before."""
+    with open(file.fileno(), "rb", buffering=0, closefd=False) as plain:
+        plain.seek(0)
+        return Verified(plain, size).finish()
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
