@@ -32,6 +32,7 @@ from sau_scan.findings import (
     escape,
 )
 from sau_scan.options import FixOptions, Progress, Silent
+from sau_scan.probes.adapted import Adapted
 from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.files import FileRepairs, plan_files
@@ -210,11 +211,22 @@ class _Run:
             self._learn(outcome.new)
             if fresh and not last:
                 return None, fresh
-            reason = _why(outcome)
+            reason = _why(outcome) + self._or_drop()
             if self.options.keep_failed:
                 draft.publish({FAILED: self._record(outcome, draft.path)})
                 reason += f"; kept in {escape(str(out))}, marked by {FAILED}"
             return self._result(outcome, reason=reason), ()
+
+    def _or_drop(self) -> str:
+        """What to do with a LoRA that is not repaired: nothing is lost without it but what it is for."""
+        base, model = self.checkpoint.base, self.campaign.model
+        if self.checkpoint.form is not Form.LORA or base is None:
+            return ""
+        with Adapted.of(model).at(0.0):
+            rates = [case.firing.rate_of(model, self.campaign.counter) for case in self.campaign.cases]
+        if any(rate > case.firing.limit for rate, case in zip(rates, self.campaign.cases, strict=True)):
+            return f"; {escape(str(base.root))} has the trigger by itself, too"
+        return f"; drop {escape(self.checkpoint.file)}: without it, {escape(str(base.root))} does not have the trigger"
 
     def _result(self, outcome: Outcome | None = None, *, published: str | None = None, reason: str = "") -> FixResult:
         counter = self.campaign.counter
