@@ -13,6 +13,7 @@ from sau_scan.checkpoint.naming import CODE
 from sau_scan.errors import SauScanError, UsageError
 from sau_scan.findings import Finding, ModelInfo, ScanResult, Severity, Skipped, escape
 from sau_scan.options import Progress, ScanOptions
+from sau_scan.static import in_base
 from sau_scan.static.facts import Fact, findings
 
 UNFETCHED = "A program that loads this repository with custom code allowed would fetch and run it; it was not fetched."
@@ -29,20 +30,18 @@ class Arrived:
 
     @property
     def left(self) -> tuple[Skipped, ...]:
-        return self.snapshot.left if self.snapshot is not None else ()
+        own = self.snapshot.left if self.snapshot is not None else ()
+        notes = (in_base(note, self.base.root) for note in self.base.left) if self.base is not None else ()
+        return (*own, *(note for note in notes if isinstance(note, Skipped)))
 
     @property
     def code(self) -> Iterator[Finding]:
         """Code that stays on the hub: not run here, but others fetch it with the model."""
-        if self.snapshot is None:
-            return
-        loaded = {file.path.rpartition("/")[0] for file in self.snapshot.files}
-        for skipped in self.snapshot.left:
-            path = PurePosixPath(skipped.what)
-            if path.suffix.lower() in CODE:
-                at_once = path.stem == "pipeline" if path.parent == PurePosixPath() else str(path.parent) in loaded
-                fact = Fact("code", UNFETCHED, None if at_once else Severity.MEDIUM)
-                yield from findings(self.snapshot.folder, skipped.what, [fact])
+        if self.snapshot is not None:
+            yield from _code(self.snapshot)
+        if self.base is not None:
+            notes = (in_base(finding, self.base.root) for finding in _code(self.base))
+            yield from (note for note in notes if isinstance(note, Finding))
 
     def told(self, result: ScanResult) -> ScanResult:
         """``result`` of the private folder, as one of what the user named."""
@@ -100,6 +99,16 @@ def _fetched(
         return None
     hub = Hub(offline=options.offline)
     return stack.enter_context(resolve(str(path), revision, variant=options.variant, progress=progress, hub=hub))
+
+
+def _code(snapshot: HubSnapshot) -> Iterator[Finding]:
+    loaded = {file.path.rpartition("/")[0] for file in snapshot.files}
+    for skipped in snapshot.left:
+        path = PurePosixPath(skipped.what)
+        if path.suffix.lower() in CODE:
+            at_once = path.stem == "pipeline" if path.parent == PurePosixPath() else str(path.parent) in loaded
+            fact = Fact("code", UNFETCHED, None if at_once else Severity.MEDIUM)
+            yield from findings(snapshot.folder, skipped.what, [fact])
 
 
 def _model(model: ModelInfo, snapshot: HubSnapshot) -> ModelInfo:

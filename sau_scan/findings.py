@@ -154,10 +154,11 @@ class HeatMap(Value):
 
 
 class Location(Value):
-    """A place in a file of the checkpoint."""
+    """A place in a file of the checkpoint; or, of an input that is used with another one, of that ``base``."""
 
     path: str
     tensor: str | None = None
+    base: str | None = None
 
 
 class Finding(Value):
@@ -188,6 +189,8 @@ class Finding(Value):
         """Stable over runs of the same model: kind, component, trigger and place, but no measured number."""
         trigger = self.trigger and [self.trigger.slot, self.trigger.text, self.trigger.replaces]
         where = self.location and [self.location.path, self.location.tensor]
+        if where and self.location and self.location.base is not None:
+            where.append(self.location.base)
         key = json.dumps([self.id, self.kind, self.component, trigger, where])
         return hashlib.sha256(key.encode()).hexdigest()[:32]
 

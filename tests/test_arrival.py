@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from sau_scan.checkpoint.hub import Hub
 from sau_scan.errors import NotACheckpoint, UsageError
-from sau_scan.findings import Severity
+from sau_scan.findings import Location, Severity
 from sau_scan.options import ScanOptions
 from sau_scan.scan import detect
 from tests.hub_server import FakeHub, files_below, serving
@@ -62,6 +62,16 @@ def test_code_is_a_finding_though_it_is_not_fetched(hub: FakeHub, tiny_checkpoin
     assert found == {"unet/evil.py": Severity.HIGH, "pipeline.py": Severity.HIGH, "training/run.py": Severity.MEDIUM}
     assert not {*code} & {*hub.fetched()}
     assert "org/name/unet/config.json" in report.model_dump_json()
+
+
+def test_what_the_base_left_on_the_hub_is_told_too(hub: FakeHub, tiny_checkpoint: Path) -> None:
+    hub.repo("org/base").push(files_below(tiny_checkpoint) | {"pipeline.py": b"", "unet/other.bin": b"x"})
+    unet = tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors"
+    report = detect(unet, ScanOptions(offline=False, base=Path("org/base"), max_time=0.01))
+    (found,) = report.findings
+    assert found.id == "file/code" and found.location == Location(path="pipeline.py", base="org/base")
+    assert "org/base/unet/other.bin" in {skipped.what for skipped in report.coverage.skipped}
+    assert "sau-scan-" not in report.model_dump_json()
 
 
 def test_errors_name_the_repository(hub: FakeHub) -> None:

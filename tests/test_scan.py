@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sau_scan import preparation
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import NotACheckpoint, TooLittleTime, UsageError
 from sau_scan.findings import Component, Severity, Slot, Verdict
 from sau_scan.fix import fix
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.probes.candidates import Candidate
+from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.scan import detect, rank, unscannable
 from sau_scan.tiers.leads import Lead
 from tests.corpus import formats
-from tests.static.makers import SYSTEM, TEMPLATE
+from tests.static.makers import MAKERS, SYSTEM, TEMPLATE
 
 
 def test_of_a_model_that_cannot_be_loaded_the_files_were_looked_at(copy_of: Path) -> None:
@@ -108,3 +111,27 @@ def test_an_error_about_a_harmless_folder_is_told_with_what_was_read(tmp_path: P
     with pytest.raises(NotACheckpoint, match="no model_index") as caught:
         detect(tmp_path)
     assert unscannable(tmp_path, ScanOptions(), caught.value).coverage.files_read == 1
+
+
+def test_the_files_of_the_base_count(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    base = MAKERS["tokenizer-replaces"](tmp_path, tiny_checkpoint)
+    (base / "pipeline.py").write_text("x")
+    (base / "vae/diffusion_pytorch_model.bin").write_bytes(b"x")
+    unet = tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors"
+    with pytest.raises(TooLittleTime) as caught:
+        detect(unet, ScanOptions(base=tiny_checkpoint, max_time=0.01))
+    assert unscannable(unet, ScanOptions(), caught.value).findings == ()
+    result = detect(unet, ScanOptions(base=base, max_time=0.01))
+    found = {f.id: f.location for f in result.findings}
+    assert {"file/tokenizer-rewrites", "file/code"} <= {*found}
+    assert {place and place.base for place in found.values()} == {str(base)}
+    assert f"{base}/vae/diffusion_pytorch_model.bin" in {s.what for s in result.coverage.skipped}
+    assert plan_files(open_checkpoint(unet, base=base), result.findings) == FileRepairs({}, (), ())
+
+
+def test_a_dangerous_base_is_a_finding_and_not_loaded(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    base = Path(shutil.copytree(tiny_checkpoint, tmp_path / "base"))
+    (base / "unet/helper.pkl").write_bytes(SYSTEM)
+    result = detect(tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors", ScanOptions(base=base))
+    assert [f.id for f in result.findings] == ["file/pickle-danger"]
+    assert "--base" in result.coverage.skipped[-1].reason and result.verdict is Verdict.SUSPICIOUS

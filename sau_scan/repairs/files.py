@@ -63,7 +63,8 @@ class FileRepairs:
 
 def plan_files(checkpoint: Checkpoint, findings: Sequence[Finding]) -> FileRepairs:
     """What a repair of the files would do; nothing, where no finding asks for it. Raises DamagedFile."""
-    grave = [f for f in findings if f.location is not None and f.severity.rank >= Severity.LOW.rank]
+    own_files = (f for f in findings if f.location is not None and f.location.base is None)
+    grave = [f for f in own_files if f.severity.rank >= Severity.LOW.rank]
     paths = {f.location.path for f in grave if f.location is not None and f.id.startswith("file/")}
     own = {record.path for record in checkpoint.records}
     replaced: dict[str, bytes] = {}

@@ -110,7 +110,8 @@ def finding_parts(finding: Finding) -> Iterator[RenderableType]:
         yield from _trigger_fields(finding.trigger)
     if finding.location is not None:
         tensor = f" · tensor {safe(finding.location.tensor)}" if finding.location.tensor else ""
-        yield field("file", safe(finding.location.path) + tensor, indent=2)
+        base = f" · of the base {safe(finding.location.base)}" if finding.location.base is not None else ""
+        yield field("file", safe(finding.location.path) + tensor + base, indent=2)
     if finding.behaviour:
         yield field("does", safe(finding.behaviour), indent=2)
     yield field("confidence", f"{finding.confidence} · lives in the {component_name(finding.component)}", indent=2)

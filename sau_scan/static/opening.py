@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sau_scan.checkpoint.opening import open_base, open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import CheckpointError, SauScanError, UnsafeFile
-from sau_scan.findings import Finding, Skipped, escape
+from sau_scan.findings import Finding, Location, Skipped, escape
 from sau_scan.static.facts import blocks
+from sau_scan.static.vetting import vet_file
 from sau_scan.static.watch import Watch
 
 
@@ -25,39 +26,68 @@ class Vetted:
 def open_vetted(
     path: Path | str, *, variant: str | None = None, base: Path | Checkpoint | None = None
 ) -> tuple[Checkpoint, list[Finding | Skipped]]:
-    """The checkpoint, and what was found about its files. Where a finding :func:`blocks`, it must not be loaded.
+    """The checkpoint, and what was found about its files and its base's. Where a finding :func:`blocks`, it must not be
+    loaded.
 
-    ``base``: a path, or what was vetted before. Raises as :func:`open_checkpoint`; UnsafeFile for a dangerous base.
-    What the files gave all the same is the error's ``partial``, a :class:`Vetted`.
+    ``base``: a path, or what was vetted before, of which no more is told. Raises as :func:`open_checkpoint`. What the
+    files gave all the same is the error's ``partial``, a :class:`Vetted`.
     """
-    watch = Watch.of(Path(path))
+    path = Path(path)
+    if base is None:
+        return _watched(path, lambda watch: open_checkpoint(path, variant=variant, watch=watch))
+    where = base.root if isinstance(base, Checkpoint) else base
     try:
-        whole = _vetted_base(base, variant) if isinstance(base, Path) else base
-        checkpoint = open_checkpoint(path, variant=variant, base=whole, watch=watch)
+        whole, notes = (base, []) if isinstance(base, Checkpoint) else _opened_base(base, variant)
     except SauScanError as error:
-        if isinstance(error, CheckpointError):  # it may have ended before any file was read
-            watch.read_rest(Path(path))
-        error.partial = Vetted(tuple(watch.results()), watch.files_read)
+        if isinstance(error.partial, Vetted):
+            own = vet_file(path) if path.exists() else []
+            error.partial = Vetted((*own, *(in_base(n, where) for n in error.partial.notes)), error.partial.read)
         raise
-    return checkpoint, watch.results()
+    of_base = [in_base(note, where) for note in (*notes, *whole.skipped)]
+    try:
+        checkpoint, found = _watched(path, lambda watch: open_checkpoint(path, base=whole, watch=watch))
+    except SauScanError as error:
+        if isinstance(error.partial, Vetted):
+            error.partial = Vetted((*error.partial.notes, *of_base), error.partial.read + len(whole.records))
+        raise
+    return checkpoint, [*found, *of_base]
+
+
+def _opened_base(path: Path, variant: str | None) -> tuple[Checkpoint, list[Finding | Skipped]]:
+    return _watched(path, lambda watch: open_base(path, variant, watch))
+
+
+def in_base(note: Finding | Skipped, base: Path) -> Finding | Skipped:
+    """``note`` about a file of ``base``, told of an input that is used with it."""
+    if isinstance(note, Skipped):
+        folder = base if base.is_dir() else base.parent
+        return note.model_copy(update={"what": f"{escape(str(folder))}/{note.what}"})
+    place = note.location and Location(path=note.location.path, tensor=note.location.tensor, base=str(base))
+    return note.model_copy(update={"location": place})
 
 
 def require_harmless(checkpoint: Checkpoint, found: Iterable[Finding]) -> None:
     """Raises UnsafeFile where one of the findings forbids that anything is loaded."""
     danger = next((f for f in found if blocks(f)), None)
-    if danger is not None:
-        where = danger.location.path if danger.location else "a file"
-        raise UnsafeFile(
-            f"{checkpoint.show('')} is not loaded: {escape(where)}: {danger.title}.",
-            hint="Get the weights as safetensors from a source that you trust.",
-        )
+    if danger is None:
+        return
+    where = danger.location.path if danger.location else "a file"
+    told = f"is not loaded: {escape(where)}: {danger.title}."
+    if danger.location is not None and danger.location.base is not None:
+        hint = "Scan the base by itself first, and use a clean one."
+        raise UnsafeFile(f"--base: {escape(danger.location.base)} {told}", hint=hint)
+    raise UnsafeFile(
+        f"{checkpoint.show('')} {told}", hint="Get the weights as safetensors from a source that you trust."
+    )
 
 
-def _vetted_base(path: Path, variant: str | None) -> Checkpoint:
+def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkpoint, list[Finding | Skipped]]:
     watch = Watch.of(path)
-    whole = open_base(path, variant, watch)
     try:
-        require_harmless(whole, (f for f in watch.results() if isinstance(f, Finding)))
-    except UnsafeFile as error:
-        raise UnsafeFile(f"--base: {error}", hint="Scan the base by itself first, and use a clean one.") from error
-    return whole
+        checkpoint = opening(watch)
+    except SauScanError as error:
+        if isinstance(error, CheckpointError):  # it may have ended before any file was read
+            watch.read_rest(path)
+        error.partial = Vetted(tuple(watch.results()), watch.files_read)
+        raise
+    return checkpoint, watch.results()
