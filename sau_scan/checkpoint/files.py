@@ -19,9 +19,13 @@ FILE_LIMIT = 10_000
 def require_input(root: Path) -> None:
     """Raises NotACheckpoint where there is nothing."""
     try:
-        found = root.exists()
+        found, link = root.exists(), root.is_symlink()
     except (OSError, ValueError):  # a name that no file system takes
-        found = False
+        found = link = False
+    if link and not found:
+        raise NotACheckpoint(
+            f"{escape(str(root))} is a link to what does not exist.", hint="Restore what it points to, or name that."
+        )
     if not found:
         raise NotACheckpoint(
             f"{escape(str(root))} does not exist.",

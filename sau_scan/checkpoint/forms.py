@@ -27,9 +27,12 @@ def recognise(checkpoint: Checkpoint) -> tuple[Form, str]:
 
     Raises NotACheckpoint for a file of something else, and whatever reading the file raises.
     """
-    entries: Mapping[str, Entry] = {}
-    if checkpoint.root.suffix.lower() in WEIGHT_NAMES:
-        entries = weight_file(checkpoint, checkpoint.file).entries
+    if checkpoint.root.suffix.lower() not in WEIGHT_NAMES:
+        raise NotACheckpoint(
+            f"{checkpoint.show(checkpoint.file)} is called as no file of weights that is read here.",
+            hint=f"Read are {', '.join(sorted(WEIGHT_NAMES))}; of other formats, scan the weights they were made from.",
+        )
+    entries = weight_file(checkpoint, checkpoint.file).entries
     form = form_of(entries)
     if form is None:
         some = ", ".join(ascii(name)[:60] for name in list(entries)[:3]) or "no tensor at all"

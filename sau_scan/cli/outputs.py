@@ -48,8 +48,15 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
         except OSError as error:
             raise failed(file, error) from error
         # A report inside the checkpoint would change what was scanned.
-        if model is not None and file.resolve().is_relative_to(model.resolve()):
+        if model is not None and _lies_in(file, model):
             raise UsageError(f"--output {shown} lies inside the model.", hint="Name a file outside its folder.")
+
+
+def _lies_in(file: Path, model: Path) -> bool:
+    try:
+        return file.resolve().is_relative_to(model.resolve())
+    except (OSError, RuntimeError):  # a circle of links; opening it says so
+        return False
 
 
 def write_refusal(result: ScanResult, files: Sequence[Path], format_name: str) -> None:

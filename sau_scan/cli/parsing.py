@@ -29,6 +29,8 @@ def seconds(text: str | None) -> float | None:
 
 def model(text: str) -> Path:
     """A path or a hub id. What is written as a path and is not there stays a path: no hub is asked for it."""
+    if not text:
+        raise ValueError("an empty name; in a script, is the variable set?")
     path = Path(text)
     return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,3 +91,14 @@ def test_an_empty_declared_trigger_is_refused() -> None:
     assert parsing.declared(["V", r"\u200b"]) == ("V", "\u200b")
     with pytest.raises(UsageError, match="empty"):
         parsing.declared([""])
+
+
+def test_an_empty_name_is_no_model() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        parsing.model("")
+
+
+def test_what_is_written_as_a_path_stays_one(tmp_path: Path) -> None:
+    assert parsing.model("./org/name").is_absolute()
+    assert parsing.model("org/name") == Path("org/name")
+    assert parsing.model(str(tmp_path)) == tmp_path
