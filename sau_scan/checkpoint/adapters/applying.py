@@ -9,19 +9,27 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sau_scan.checkpoint.adapters.inversion import Inversion, extend_rows, extend_tokenizer, read_inversion
+from sau_scan.checkpoint.adapters.inversion import (
+    Inversion,
+    extend_rows,
+    extend_tokenizer,
+    find_tables,
+    read_inversion,
+)
 from sau_scan.checkpoint.adapters.layouts import Place, Shapes
 from sau_scan.checkpoint.adapters.lora import LoraFile, delta, parse
 from sau_scan.checkpoint.adapters.lora_writing import refit
 from sau_scan.checkpoint.adapters.rewriting import rewrite
 from sau_scan.checkpoint.components import Disk, load_component
 from sau_scan.checkpoint.families import Family
+from sau_scan.checkpoint.forms import form_of
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.pickled import PickledFile
-from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.tensor_file import read_entries
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
-from sau_scan.errors import BeyondRepair
+from sau_scan.errors import BeyondRepair, DamagedFile, NotACheckpoint
 
 TABLE = "embeddings.token_embedding.weight"
 
@@ -100,8 +108,7 @@ def add_words(
 
 def read_rows(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any]) -> Inversion:
     """The textual inversion that the file holds. Raises NotACheckpoint, DamagedFile or UsageError."""
-    file = weight_file(checkpoint, checkpoint.file)
-    content = file.content if isinstance(file, PickledFile) else dict(file.tensors())
+    content = _content(checkpoint)
     widths = {
         encoder: modules[encoder].get_input_embeddings().weight.shape[1]
         for _, encoder in family.encoders
@@ -112,16 +119,45 @@ def read_rows(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any]
 
 
 def rows_content(checkpoint: Checkpoint, wanted: Mapping[TensorRef, Tensor]) -> bytes:
-    """The file with other rows. What was a pickle becomes a safetensors file of the same word, as diffusers has it."""
+    """The file with other rows. What was a pickle becomes a safetensors file of the same word, as diffusers has it.
+
+    Raises BeyondRepair for a word that such a file cannot say.
+    """
     file = weight_file(checkpoint, checkpoint.file)
     tensors = {name: tensor.clone() for name, tensor in file.tensors()}
     for ref, value in wanted.items():
         viewed(tensors[ref.name], ref.view).copy_(value)
     if not isinstance(file, PickledFile):
         return rewrite(checkpoint.read_buffer(checkpoint.file), tensors, checkpoint.show(checkpoint.file))
-    word = file.content.get("name") or next(iter(file.content))
-    names = {ref.name for ref in wanted}
-    return safetensors.torch.save({str(word): tensors[names.pop()].contiguous()}, metadata={"format": "pt"})
+    where = checkpoint.show(checkpoint.file)
+    word, paths, _ = find_tables(file.content, checkpoint.root.stem, where)
+    # Tables that name their encoders keep their names, and with them the file's name as the word.
+    tables = {key or word: tensors[".".join(path)].contiguous() for key, path in paths.items()}
+    data = safetensors.torch.save(tables, metadata={"format": "pt"})
+    try:
+        form = form_of(read_entries(data, where))
+        said = find_tables(tables, checkpoint.root.stem, where)[0] if form is Form.EMBEDDING else None
+    except (DamagedFile, NotACheckpoint):
+        said = None
+    if said != word:
+        raise BeyondRepair(
+            f"{where} holds the word {word!a}, which no safetensors file of an embedding can say.",
+            hint="Do not use this file, or save it under another word.",
+        )
+    return data
+
+
+def named_by_file(checkpoint: Checkpoint) -> bool:
+    """Whether an embedding says no word, so that its name is the word."""
+    if checkpoint.form is not Form.EMBEDDING:
+        return False
+    return bool(find_tables(_content(checkpoint), "", checkpoint.show(checkpoint.file))[0] == "")
+
+
+def _content(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    file = weight_file(checkpoint, checkpoint.file)
+    content: Mapping[str, Any] = file.content if isinstance(file, PickledFile) else dict(file.tensors())
+    return content
 
 
 def _written(checkpoint: Checkpoint, tensors: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> bytes:

@@ -74,7 +74,7 @@ def read_inversion(
     which is the word where the file names none. ``where`` names the file in errors, ``base`` the base's family.
     Raises NotACheckpoint for something else, DamagedFile, or UsageError for a base that does not fit.
     """
-    word, found, layout = _parts(content, name, where)
+    word, found, layout = find_tables(content, name, where)
     if not isinstance(word, str) or not 0 < len(word) <= LONGEST_WORD or not _encodable(word):
         raise DamagedFile(f"{where} names no usable word: {ascii(word)[:60]}.", hint=AGAIN)
     tensors = {path: _matrix(_at(content, path), path, where) for path in found.values()}
@@ -116,8 +116,11 @@ def plain_rows(word: str, count: int, tokenizer: Any, table: Tensor) -> Tensor:
     return own if len(own) == count else own.mean(dim=0).expand(count, -1).clone()
 
 
-def _parts(content: Mapping[str, Any], name: str, where: str) -> tuple[Any, dict[str, Path], str]:
-    """The word, the paths of tensors by what tells their encoder ("" for nothing), and the layout."""
+def find_tables(content: Mapping[str, Any], name: str, where: str) -> tuple[Any, dict[str, Path], str]:
+    """The word, the paths of tensors by what tells their encoder ("" for nothing), and the layout.
+
+    ``name``: the word where the file says none. Raises NotACheckpoint.
+    """
     if isinstance(content.get(A1111), TABLES):
         inner = content[A1111]
         if len(inner) != 1:
