@@ -60,6 +60,8 @@ class Checkpoint:
     base: Checkpoint | None = None
     shipped: Mapping[str, bytes] = field(default_factory=dict)
     vetted: bool = False
+    # Path -> what reads it; see weights.weight_file. A copy with other fields starts anew.
+    readers: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def folder(self) -> Path:

@@ -30,7 +30,17 @@ class WeightFile(Protocol):
 
 
 def weight_file(checkpoint: Checkpoint, path: str) -> WeightFile:
-    """The reader that fits ``path``: by its name, which the static checks hold against its content."""
+    """The reader that fits ``path``: by its name, which the static checks hold against its content.
+
+    There is one for a file of a checkpoint, which knows names and shapes from then on, and keeps no tensor.
+    """
+    if path not in checkpoint.readers:
+        checkpoint.readers[path] = _reader(checkpoint, path)
+    found: WeightFile = checkpoint.readers[path]
+    return found
+
+
+def _reader(checkpoint: Checkpoint, path: str) -> WeightFile:
     if any(path.lower().endswith(ending) for ending in PICKLES):
         return PickledFile(checkpoint, path)
     plain = SafetensorsFile(checkpoint, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from sau_scan.checkpoint import pickled
 from sau_scan.checkpoint.pickled import PickledFile, weights
 from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UnsafeFile
 from sau_scan.findings import FileRecord
 
@@ -120,3 +122,18 @@ def test_large_pickles_are_not_copied_into_memory(tmp_path: Path, monkeypatch: p
     with pytest.raises(DamagedFile, match="larger than any embedding"):
         _ = file.content
     assert [name for name, _ in file.tensors()] == [*STATE]
+
+
+def test_a_file_is_loaded_once_for_its_names_and_once_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, loads = torch.load, []
+    checkpoint = opened(tmp_path / "x.ckpt", STATE).checkpoint
+    monkeypatch.setattr(pickled.torch, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    for _ in range(3):
+        assert [*weight_file(checkpoint, "x.ckpt").entries] == [*STATE]
+    assert len(loads) == 1
+    for count in (2, 3):
+        assert dict(weight_file(checkpoint, "x.ckpt").tensors()).keys() == STATE.keys()
+        assert len(loads) == count
+    unvetted = replace(checkpoint, vetted=False)
+    with pytest.raises(UnsafeFile, match="not examined"):
+        _ = weight_file(unvetted, "x.ckpt").entries
