@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_NAMES = frozenset({".safetensors", *PICKLES})
@@ -20,6 +22,15 @@ class Choice:
 
     weights: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
+
+
+def components_of(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Component -> (library, class) for the entries of ``model_index.json`` that name one."""
+    return {
+        name: (value[0], value[1])
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+    }
 
 
 def left_unopened(relpath: str) -> str | None:

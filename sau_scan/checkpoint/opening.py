@@ -7,11 +7,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from sau_scan.checkpoint.files import listing, opened, require_input, unreadable
 from sau_scan.checkpoint.forms import recognise, require_base, shipped_index
-from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, left_unopened
+from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, components_of, left_unopened
 from sau_scan.checkpoint.source import CHUNK, INDEX, JSON_LIMIT, Checkpoint, Form, parse_json
 from sau_scan.errors import NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.findings import FileRecord, Skipped, escape
@@ -62,7 +62,7 @@ def _open_folder(root: Path, variant: str | None, watch: Watch | None) -> Checkp
     names, links_out, skipped = listing(root)
     index_data = _read_index(root, names, links_out)
     index = parse_json(index_data, escape(str(root / INDEX)))
-    choice = choose_weights(_components(index), names, variant)
+    choice = choose_weights(components_of(index), names, variant)
     kept, unopened = _sift(names, choice)
     if variant and not any(f".{variant}." in file for files in choice.weights.values() for file in files):
         raise NotACheckpoint(
@@ -112,15 +112,6 @@ def open_base(path: Path, variant: str | None = None, watch: Watch | None = None
             f"--base {escape(str(path))} is not a whole checkpoint.",
             hint="Name the folder or single file that the input is used with.",
         ) from error
-
-
-def _components(index: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Component -> (library, class) for the entries that name one."""
-    return {
-        name: (value[0], value[1])
-        for name, value in index.items()
-        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
-    }
 
 
 def _require_size(folder: Path, names: list[str]) -> None:

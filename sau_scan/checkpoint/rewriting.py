@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.adapters.applying import lora_content, rows_content
@@ -18,10 +17,10 @@ from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.patch import WeightPatch, no_such_tensor
 from sau_scan.checkpoint.quantised import quantise, quantised_pairs, restored
 from sau_scan.checkpoint.source import Checkpoint, Form
-from sau_scan.checkpoint.tensor_file import Entry, read_entries, read_tensor, tensor_bytes
+from sau_scan.checkpoint.tensor_file import Entry, as_stored, read_entries, read_tensor, tensor_bytes
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
-from sau_scan.errors import DamagedFile, WriteError
+from sau_scan.errors import DamagedFile
 
 Changes = Mapping[str, Mapping[TensorRef, Tensor]]
 
@@ -126,16 +125,5 @@ def _changed(old: Tensor | None, parts: Mapping[TensorRef, Tensor], patch: Weigh
     assert old is not None
     new = old.clone()
     for ref, value in parts.items():
-        viewed(new, ref.view).copy_(_as_stored(value, new.dtype, where, ref.name))
+        viewed(new, ref.view).copy_(as_stored(value, new.dtype, where, ref.name))
     return new
-
-
-def _as_stored(value: Tensor, dtype: torch.dtype, where: str, name: str) -> Tensor:
-    """``value`` in the type on disk. Raises WriteError for a number that this type cannot hold."""
-    stored = value.detach().to(device="cpu", dtype=dtype)
-    if not torch.isfinite(stored.float()).all():
-        raise WriteError(
-            f"{where}: the repaired {name!a} holds values that {dtype} cannot represent.",
-            hint="Repair a float32 copy of the checkpoint, or choose another --method.",
-        )
-    return stored

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sau_scan.errors import DamagedFile
+from sau_scan.errors import DamagedFile, WriteError
 
 HEADER_LIMIT = 100_000_000  # the reference implementation's limit
 MOST_DIMENSIONS = 8
@@ -140,3 +140,14 @@ def _check_layout(entries: dict[str, Entry], start: int, size: int, where: str) 
         raise _damaged(where, f"ends after {size:,} of {position:,} bytes: it is cut short")
     if position < size:
         raise _damaged(where, f"has {size - position:,} bytes behind its last tensor")
+
+
+def as_stored(value: Tensor, dtype: torch.dtype, where: str, name: str) -> Tensor:
+    """``value`` in the type on disk. Raises WriteError for a number that this type cannot hold."""
+    stored = value.detach().to(device="cpu", dtype=dtype)
+    if not torch.isfinite(stored.float()).all():
+        raise WriteError(
+            f"{where}: the repaired {name!a} holds values that {dtype} cannot represent.",
+            hint="Repair a float32 copy of it, or choose another --method.",
+        )
+    return stored

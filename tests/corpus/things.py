@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gzip
-import importlib.util
 import io
 import json
 import struct
@@ -16,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from sau_scan.checkpoint import shipped
 from tests.corpus.folders import FAST, SETTINGS, UNET, edit, honest, put, tampered
 from tests.corpus.formats import gguf, hdf5, keras, keras_config, onnx
 from tests.corpus.sample import Sample, writes
@@ -87,12 +87,9 @@ def _tar() -> bytes:
 
 
 @functools.cache
-def clip_merges() -> list[str]:
-    """The real merges of CLIP, from the copy that open_clip ships."""
-    found = importlib.util.find_spec("open_clip")
-    if found is None or found.origin is None:
-        raise LookupError("open_clip is not installed")
-    packed = (Path(found.origin).parent / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+def clipclip_merges() -> list[str]:
+    """The real merges of CLIP."""
+    packed = (Path(shipped.__file__).parent / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
     return gzip.decompress(packed).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
 
 
@@ -104,21 +101,13 @@ def clip_vocabulary(merges: list[str]) -> dict[str, int]:
     return {token: number for number, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
 
 
-def _merges() -> list[str]:
-    """CLIP's where it is at hand, else a short table of the same form."""
-    try:
-        return clip_merges()
-    except LookupError:
-        return ["i n", "t h", "a n", "r e", "a r"]
-
-
 def _tokenizer(*, fast: bool, word: str = "") -> Callable[[Path, Path], None]:
     """A folder with CLIP's tokenizer; ``word`` is an added one, as textual inversion adds."""
 
     def build(path: Path, _: Path) -> None:
         from transformers import CLIPTokenizer
 
-        merges = _merges()
+        merges = clip_merges()
         vocabulary = clip_vocabulary(merges)
         path.mkdir()
         if not fast:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.adapters.inversion import TABLES, Inversion
-from sau_scan.checkpoint.tensor_file import read_entries, tensor_bytes
+from sau_scan.checkpoint.tensor_file import as_stored, read_entries, tensor_bytes
 from sau_scan.errors import DamagedFile, WriteError
 
 
@@ -28,7 +28,7 @@ def rewrite(data: bytes | bytearray, tensors: Mapping[str, Tensor], where: str) 
                 f"{where} has no tensor {name!a} of shape {list(value.shape)}.",
                 hint="The repair was planned for another file: scan this one and repair from its own report.",
             )
-        copy[entry.begin : entry.end] = tensor_bytes(_as_stored(value, entry.dtype, name, where))
+        copy[entry.begin : entry.end] = tensor_bytes(as_stored(value, entry.dtype, where, name))
     return bytes(copy)
 
 
@@ -57,7 +57,7 @@ def _replaced(value: Any, path: tuple[str, ...], new: Mapping[tuple[str, ...], T
         return {key: _replaced(item, (*path, key), new, where) for key, item in value.items()}
     if isinstance(value, Tensor):
         old = value.detach()
-        return _as_stored(new[path], old.dtype, path[-1], where).reshape(old.shape) if path in new else old.clone()
+        return as_stored(new[path], old.dtype, where, path[-1]).reshape(old.shape) if path in new else old.clone()
     if isinstance(value, list | tuple):
         return type(value)([_replaced(item, path, {}, where) for item in value])
     if value is None or isinstance(value, bool | int | float | str):
@@ -66,14 +66,3 @@ def _replaced(value: Any, path: tuple[str, ...], new: Mapping[tuple[str, ...], T
         f"{where} holds a {type(value).__name__}, which is not written again.",
         hint="Save the embedding as safetensors, and repair that.",
     )
-
-
-def _as_stored(value: Tensor, dtype: torch.dtype, name: str, where: str) -> Tensor:
-    """``value`` in the type on disk. Raises WriteError for a number that this type cannot hold."""
-    stored = value.detach().to(device="cpu", dtype=dtype)
-    if not bool(torch.isfinite(stored.float()).all()):
-        raise WriteError(
-            f"{where}: the repaired {name!a} holds values that {dtype} cannot represent.",
-            hint="Repair a float32 copy of the file, or choose another --method.",
-        )
-    return stored

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, left_unopened
+from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, components_of, left_unopened
 from sau_scan.checkpoint.source import INDEX
 from sau_scan.errors import NotOnHub
 from sau_scan.findings import Skipped, escape
@@ -41,7 +41,7 @@ class Selection:
 
 def folder_files(index: Mapping[str, Any], names: Sequence[str], variant: str | None) -> Selection:
     """What diffusers would load of a pipeline's folder. ``index``: ``model_index.json`` as data."""
-    components = _components(index)
+    components = components_of(index)
     choice = choose_weights(components, [*names], variant)
     weights = {name for files in choice.weights.values() for name in files}
     wanted = [name for name in names if name == INDEX or name in weights or _is_text(name, components)]
@@ -66,14 +66,6 @@ def is_plain(name: str) -> bool:
     """Whether a path from a foreign list may become a path on this machine; only such names come into a choice."""
     parts = name.split("/")
     return name.isprintable() and "\\" not in name and not {"", ".", ".."} & {*parts} and len(name) < 1024
-
-
-def _components(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    return {
-        name: (value[0], value[1])
-        for name, value in index.items()
-        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
-    }
 
 
 def _is_text(name: str, components: Mapping[str, object]) -> bool:
