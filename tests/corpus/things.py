@@ -87,7 +87,7 @@ def _tar() -> bytes:
 
 
 @functools.cache
-def clipclip_merges() -> list[str]:
+def clip_merges() -> list[str]:
     """The real merges of CLIP."""
     packed = (Path(shipped.__file__).parent / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
     return gzip.decompress(packed).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
