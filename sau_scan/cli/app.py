@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,20 +10,19 @@ from typing import Annotated
 import typer
 
 from sau_scan import __version__
-from sau_scan.checkpoint.files import require_input
-from sau_scan.checkpoint.hub import asked_offline, looks_like_hub_id
+from sau_scan.checkpoint.hub import asked_offline
 from sau_scan.cli import arguments as arg
-from sau_scan.cli import exits, outputs, parsing
+from sau_scan.cli import exits, outputs, parsing, running
 from sau_scan.cli.convert_command import convert
 from sau_scan.cli.guard import guarded, guarded_early
 from sau_scan.cli.rules_command import rules_app
 from sau_scan.console import StderrProgress
-from sau_scan.errors import CheckpointError, ConfigError, TooLittleTime, UsageError
-from sau_scan.findings import FixResult, ScanResult, Severity, escape
+from sau_scan.errors import UsageError
+from sau_scan.findings import FixResult, ScanResult, Severity
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.reports import read_result
 
-# What the user wants; _quiet_libraries() sets the same variable for all libraries but the one that fetches.
+# What the user wants; running.quiet_libraries() sets the same variable for all libraries but the one that fetches.
 _OFFLINE = asked_offline(os.environ)
 app = typer.Typer(
     name="sau-scan",
@@ -110,28 +106,28 @@ def detect(
         if fix != (out is not None):
             raise UsageError("--fix and --out belong together.", hint="Name a new folder: --fix --out DIR.")
         outputs.check_outputs(files, model)
-        _quiet_libraries()
+        running.quiet_libraries()
         if dry_run:
-            _estimate(model, options, format_, progress)
+            running.estimate(model, options, format_, progress)
             raise typer.Exit(exits.Code.OK)
         if out is not None:  # before minutes are spent on the scan
-            _check_method(method)
-            _check_out(model, out)
+            running.check_method(method)
+            running.check_out(model, out)
         by_machine = files or format_ is not arg.FormatName.TEXT  # people have the error
         refusal = partial(outputs.write_refusal, files=files, format_name=format_) if by_machine else None
-        scanned = _detect(model, options, progress, refusal)
+        scanned = running.detect(model, options, progress, refusal)
         result: ScanResult | FixResult = scanned
         if fix:
             if format_ is arg.FormatName.TEXT:  # what was found is told before minutes are spent on repairing it
                 outputs.show(scanned, format_, min_severity)
             options_of_fix = FixOptions(out=out, method=method, keep_failed=keep_failed, scan=options)
-            result = _fix(model, options_of_fix, scanned, progress)
+            result = running.fix(model, options_of_fix, scanned, progress)
         outcome = (
             exits.after_detect_and_fix(result, gate)
             if isinstance(result, FixResult)
             else exits.after_detect(result, gate)
         )
-        _finish(result, files, format_, min_severity, outcome, progress)
+        running.finish(result, files, format_, min_severity, outcome, progress)
 
 
 @app.command()
@@ -172,7 +168,7 @@ def fix(
         given = parsing.triggers(trigger or (), slot or (), replaces or ())
         if out is None and not dry_run:
             raise UsageError("--out is missing; nothing is repaired in place.", hint="Name a new folder: --out DIR.")
-        report = _scan_report(from_) if from_ is not None else None
+        report = running.scan_report(from_) if from_ is not None else None
         usual = Budget(report.coverage.budget) if report is not None else Budget.STANDARD
         outputs.check_outputs(files, model)
         options = ScanOptions(
@@ -191,10 +187,10 @@ def fix(
         repair = FixOptions(
             out=out, triggers=given, dry_run=dry_run, keep_failed=keep_failed, method=method, scan=options
         )
-        _quiet_libraries()
-        _require(model)
-        result = _fix(model, repair, report, progress)
-        _finish(result, files, format_, min_severity, exits.after_fix(result), progress)
+        running.quiet_libraries()
+        running.require(model)
+        result = running.fix(model, repair, report, progress)
+        running.finish(result, files, format_, min_severity, exits.after_fix(result), progress)
 
 
 @app.command()
@@ -224,111 +220,14 @@ def demo(
 ) -> None:
     """Find, explain and repair the backdoored checkpoint that is embedded in sau-scan."""
     with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
-        _quiet_libraries()
+        running.quiet_libraries()
         from sau_scan import demo as demonstration
 
         found = demonstration.scan(out, progress)
         outputs.show(found, arg.FormatName.TEXT, Severity.LOW)
         done = demonstration.repair(found, out, progress)
         outcome = exits.after_demo(done.found, done.result)
-        _finish(done.result, [], arg.FormatName.TEXT, Severity.LOW, outcome, progress, written=done.files)
+        running.finish(done.result, [], arg.FormatName.TEXT, Severity.LOW, outcome, progress, written=done.files)
 
 
 app.command()(convert)
-
-
-def _estimate(model: Path, options: ScanOptions, format_: arg.FormatName, progress: StderrProgress) -> None:
-    if format_ is arg.FormatName.SARIF:
-        raise UsageError("A plan has no form in SARIF.", hint="Use --format text or json with --dry-run.")
-    _require(model)
-    from sau_scan.cli import estimate_text
-    from sau_scan.estimate import estimate
-
-    found = estimate(model, options, progress)
-    if format_ is arg.FormatName.JSON:
-        outputs.emit(estimate_text.as_json(found))
-    else:
-        outputs.print_rich(estimate_text.as_table(found, options.budget.value))
-
-
-def _detect(
-    model: Path, options: ScanOptions, progress: StderrProgress, refused: Callable[[ScanResult], None] | None
-) -> ScanResult:
-    """``refused`` gets the report of a model that cannot be scanned; then the error goes on."""
-    try:
-        _require(model)
-        from sau_scan import detect as run
-
-        return run(model, options, progress)
-    except (CheckpointError, TooLittleTime) as error:
-        if refused is not None:
-            from sau_scan.scan import unscannable
-
-            refused(unscannable(model, options, error))
-        raise
-
-
-def _require(model: Path) -> None:
-    """Before libraries are loaded for seconds."""
-    if not looks_like_hub_id(str(model)):
-        require_input(model)
-
-
-def _fix(model: Path, options: FixOptions, found: ScanResult | None, progress: StderrProgress) -> FixResult:
-    from sau_scan import fix as run
-
-    return run(model, options, found, progress)
-
-
-def _check_method(method: str) -> None:
-    from sau_scan.repairs.registry import check_method
-
-    check_method(method)
-
-
-def _check_out(model: Path, out: Path) -> None:
-    from sau_scan.checkpoint.writer import check_out
-
-    check_out(model, out)
-
-
-def _scan_report(path: Path) -> ScanResult:
-    loaded = read_result(path)
-    if isinstance(loaded, ScanResult):
-        return loaded
-    raise ConfigError(
-        f"{escape(str(path))} is the report of a repair, not of a scan.",
-        hint="Give the report of: sau-scan detect MODEL --output report.json",
-    )
-
-
-def _finish(
-    result: ScanResult | FixResult,
-    files: list[Path],
-    format_: arg.FormatName,
-    min_severity: Severity,
-    outcome: exits.Exit,
-    progress: StderrProgress,
-    written: tuple[Path, ...] = (),
-) -> None:
-    """Files first: whoever closes the pipe early still has them."""
-    outputs.write_reports(result, files)
-    outputs.show(result, format_, min_severity)
-    names = [str(file) for file in (*files, *written)]
-    if names:
-        progress.line("wrote", "  ".join(names))
-    progress.line(f"exit {outcome.code}", outcome.reason)
-    if progress.quiet and outcome.code is exits.Code.INCOMPLETE:  # a gate that fails says why
-        StderrProgress().line(f"exit {outcome.code}", outcome.reason)
-    raise typer.Exit(outcome.code)
-
-
-def _quiet_libraries() -> None:
-    """Before torch and transformers are imported: no chatter among the reports, and no network, ever."""
-    os.environ.update(
-        HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1"
-    )
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import BinaryIO
+
+from sau_scan.static.positioned import Positioned
 
 BLOCK = 64 * 2**10
 
@@ -35,31 +36,19 @@ class Blocks:
         return hashlib.sha256(data).digest() == known
 
 
-class Again(io.RawIOBase):
+class Again(Positioned):
     """The file as it was when its ``blocks`` passed by. Reading raises OSError where it has changed since."""
 
     def __init__(self, file: BinaryIO, blocks: Blocks) -> None:
-        self._file, self._blocks, self._at = file, blocks, 0
+        super().__init__(blocks.size)
+        self._file, self._blocks = file, blocks
         self._number, self._block = -1, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + (0, self._at, self._blocks.size)[whence])
-        return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         number, within = divmod(self._at, BLOCK)
-        if number != self._number and self._at < self._blocks.size:
+        if number != self._number and self._at < self._size:
             self._number, self._block = number, self._verified(number)
-        data = self._block[within : within + len(buffer)] if self._at < self._blocks.size else b""
+        data = self._block[within : within + len(buffer)] if self._at < self._size else b""
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -67,7 +56,7 @@ class Again(io.RawIOBase):
     def _verified(self, number: int) -> bytes:
         start = number * BLOCK
         self._file.seek(start)
-        data = self._file.read(min(BLOCK, self._blocks.size - start))
+        data = self._file.read(min(BLOCK, self._size - start))
         if not self._blocks.matches(number, data):
             raise OSError("the file changed while it was examined")
         return data

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from sau_scan.findings import escape
 from sau_scan.static.facts import Unfinished
+from sau_scan.static.positioned import Positioned
 
 WHOLE = 64 * 2**20  # what is held in memory of one file at a time
 MOST_DEPTH = 4  # archives in archives
@@ -41,24 +42,12 @@ class Budget:
         self.check()
 
 
-class Window(io.RawIOBase):
+class Window(Positioned):
     """A part of a stream as a file of its own."""
 
     def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
-        self._stream, self._start, self._size, self._at = stream, start, max(size, 0), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
+        super().__init__(max(size, 0))
+        self._stream, self._start = stream, start
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         self._stream.seek(self._start + self._at)

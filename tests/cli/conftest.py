@@ -49,7 +49,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Core:
         setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(sys.modules["sau_scan.scan"], "unscannable", lambda *_: samples.INCONCLUSIVE, raising=False)
-    monkeypatch.setattr(sys.modules["sau_scan.cli.app"], "require_input", lambda model: None)
+    monkeypatch.setattr(sys.modules["sau_scan.cli.running"], "require_input", lambda model: None)
     # An earlier test may have bound the real ones.
     for name in ("detect", "fix"):
         monkeypatch.delitem(vars(sau_scan), name, raising=False)

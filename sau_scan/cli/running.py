@@ -1,0 +1,123 @@
+"""From the values of a command to the core and back to an exit; the core's libraries are imported here, and late."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from sau_scan.checkpoint.files import require_input
+from sau_scan.checkpoint.hub import looks_like_hub_id
+from sau_scan.cli import arguments as arg
+from sau_scan.cli import exits, outputs
+from sau_scan.console import StderrProgress
+from sau_scan.errors import CheckpointError, ConfigError, TooLittleTime, UsageError
+from sau_scan.findings import FixResult, ScanResult, Severity, escape
+from sau_scan.options import FixOptions, ScanOptions
+from sau_scan.reports import read_result
+
+
+def estimate(model: Path, options: ScanOptions, format_: arg.FormatName, progress: StderrProgress) -> None:
+    """Prints what each budget would take."""
+    if format_ is arg.FormatName.SARIF:
+        raise UsageError("A plan has no form in SARIF.", hint="Use --format text or json with --dry-run.")
+    require(model)
+    from sau_scan.cli import estimate_text
+    from sau_scan.estimate import estimate as run
+
+    found = run(model, options, progress)
+    if format_ is arg.FormatName.JSON:
+        outputs.emit(estimate_text.as_json(found))
+    else:
+        outputs.print_rich(estimate_text.as_table(found, options.budget.value))
+
+
+def detect(
+    model: Path, options: ScanOptions, progress: StderrProgress, refused: Callable[[ScanResult], None] | None
+) -> ScanResult:
+    """``refused`` gets the report of a model that cannot be scanned; then the error goes on."""
+    try:
+        require(model)
+        from sau_scan import detect as run
+
+        return run(model, options, progress)
+    except (CheckpointError, TooLittleTime) as error:
+        if refused is not None:
+            from sau_scan.scan import unscannable
+
+            refused(unscannable(model, options, error))
+        raise
+
+
+def require(model: Path) -> None:
+    """Before libraries are loaded for seconds."""
+    if not looks_like_hub_id(str(model)):
+        require_input(model)
+
+
+def fix(model: Path, options: FixOptions, found: ScanResult | None, progress: StderrProgress) -> FixResult:
+    """Repairs what was ``found``, or what a scan finds."""
+    from sau_scan import fix as run
+
+    return run(model, options, found, progress)
+
+
+def check_method(method: str) -> None:
+    """Raises UsageError for an unknown method."""
+    from sau_scan.repairs.registry import check_method as check
+
+    check(method)
+
+
+def check_out(model: Path, out: Path) -> None:
+    """Raises UsageError or WriteError for an ``--out`` that cannot be written to."""
+    from sau_scan.checkpoint.writer import check_out as check
+
+    check(model, out)
+
+
+def scan_report(path: Path) -> ScanResult:
+    """The report of a scan. Raises ConfigError for that of a repair."""
+    loaded = read_result(path)
+    if isinstance(loaded, ScanResult):
+        return loaded
+    raise ConfigError(
+        f"{escape(str(path))} is the report of a repair, not of a scan.",
+        hint="Give the report of: sau-scan detect MODEL --output report.json",
+    )
+
+
+def finish(
+    result: ScanResult | FixResult,
+    files: list[Path],
+    format_: arg.FormatName,
+    min_severity: Severity,
+    outcome: exits.Exit,
+    progress: StderrProgress,
+    written: tuple[Path, ...] = (),
+) -> None:
+    """Files first: whoever closes the pipe early still has them."""
+    outputs.write_reports(result, files)
+    outputs.show(result, format_, min_severity)
+    names = [str(file) for file in (*files, *written)]
+    if names:
+        progress.line("wrote", "  ".join(names))
+    progress.line(f"exit {outcome.code}", outcome.reason)
+    if progress.quiet and outcome.code is exits.Code.INCOMPLETE:  # a gate that fails says why
+        StderrProgress().line(f"exit {outcome.code}", outcome.reason)
+    raise typer.Exit(outcome.code)
+
+
+def quiet_libraries() -> None:
+    """Before torch and transformers are imported: no chatter among the reports, and no network, ever."""
+    os.environ.update(
+        HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1"
+    )
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
