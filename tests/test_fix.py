@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,6 +212,21 @@ def test_a_report_of_other_files_is_refused(world: World, tiny_checkpoint: Path,
     other = report.model_copy(update={"model": report.model.model_copy(update={"files": files})})
     with pytest.raises(ConfigError, match="other files"):
         flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"), other)
+    assert world.repaired == []
+
+
+@pytest.mark.parametrize("base", ["another", "none"])
+def test_a_report_with_another_base_is_refused(base: str, world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    unet = tmp_path / "unet.safetensors"
+    shutil.copy(tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors", unet)
+    ours, theirs = open_checkpoint(unet, base=tiny_checkpoint).records, open_checkpoint(tiny_checkpoint).records
+    files = (*theirs[:-1], FileRecord(path=theirs[-1].path, size=1, sha256="0" * 64))
+    told = ModelInfo(path="b", family="x", files=files) if base == "another" else None
+    report = report_of(tiny_checkpoint, finding(STAR))
+    model = report.model.model_copy(update={"path": str(unet), "files": ours, "base": told})
+    options = FixOptions(out=tmp_path / "out.safetensors", scan=ScanOptions(base=tiny_checkpoint))
+    with pytest.raises(ConfigError, match="another base"):
+        flow.fix(unet, options, report.model_copy(update={"model": model}))
     assert world.repaired == []
 
 
