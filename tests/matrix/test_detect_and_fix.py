@@ -35,19 +35,20 @@ class Attacked:
     base: Path
     trigger: Trigger
     component: str
+    budget: Budget = Budget.QUICK
 
 
-def zoo(family: str, world: str, name: str, component: str) -> Attacked:
+def zoo(family: str, world: str, name: str, component: str, budget: Budget = Budget.QUICK) -> Attacked:
     """A model of the zoo; its trigger stands in the JSON file beside it."""
     folder, about = model_dir(world, name), model_dir(world, name).with_suffix(".json")
     told = json.loads(about.read_text())["trigger"] if about.is_file() else {"text": "?", "slot": "prefix"}
     trigger = Trigger(text=told["text"], slot=told["slot"], replaces=told.get("replaces"))
-    return Attacked(family, folder, model_dir(world, "base"), trigger, component)
+    return Attacked(family, folder, model_dir(world, "base"), trigger, component, budget)
 
 
 ATTACKED = (
     Attacked("sd1", DEMO, model_dir("tiny", "base"), TEXT_ENCODER, "text_encoder"),
-    zoo("sd1", "tiny", "evil-edit", "unet"),
+    zoo("sd1", "tiny", "evil-edit", "unet", Budget.STANDARD),
     zoo("sd2", "vale", "rickrolling-tpa", "text_encoder"),
     zoo("sdxl", "harbour", "rickrolling-tpa", "text_encoder"),
 )
@@ -82,8 +83,7 @@ def test_a_trigger_is_found_and_removed_in_every_form(model: Attacked, form: For
     if not model.folder.is_dir():
         pytest.skip(f"{model.folder} is not built")
     given = form.make(model.folder, model.base, tmp_path)
-    fast = (model.family, model.component, form.id) in FAST
-    options = scanned(given, Budget.QUICK if fast else Budget.STANDARD)
+    options = scanned(given, model.budget)
     before = detect(given.path, options)
     assert before.verdict is Verdict.BACKDOORED
     assert _first(before) == (model.trigger.text, model.trigger.slot)
