@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +13,6 @@ from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
-from sau_scan.checkpoint.opening import open_checkpoint
-from sau_scan.checkpoint.rewriting import written_as
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
@@ -34,6 +31,7 @@ from sau_scan.findings import (
 from sau_scan.options import FixOptions, Progress, Silent
 from sau_scan.probes.adapted import Adapted
 from sau_scan.probes.carriers import crowd, sort_words
+from sau_scan.provenance import FAILED, PROVENANCE, name_matters, record, settled
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.repairs.pictures import Clean
@@ -43,8 +41,6 @@ from sau_scan.scan import detect_with
 from sau_scan.static import open_vetted, require_harmless
 from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify, words_in
 
-PROVENANCE = "sau-scan-provenance.json"
-FAILED = "SAU-SCAN-VERIFICATION-FAILED.json"
 # Re-scans that may still find something else; more would mean that repairing does not converge.
 ROUNDS = 3
 
@@ -209,8 +205,9 @@ class _Run:
             scan_again = partial(detect_with, base)
             outcome = verify(draft.path, cases, clean, whole, self.progress, counter, scan_again, base)
             if outcome.verification.passed:
+                mind = name_matters(self.checkpoint, draft.path, out)
                 draft.publish({PROVENANCE: self._record(outcome, draft.path)})
-                return self._result(outcome, published=str(out)), ()
+                return self._result(outcome, published=str(out), reason=mind), ()
             known = {case.trigger for case in cases}
             fresh = tuple(f.trigger for f in outcome.new if f.trigger is not None and f.trigger not in known)
             self._learn(outcome.new)
@@ -240,7 +237,7 @@ class _Run:
         return FixResult(
             tool_version=__version__,
             before=self.before,
-            after=_at(outcome.after, self.options.out) if outcome else None,
+            after=settled(outcome.after, self.options.out) if outcome else None,
             repair=self._summary().model_copy(update={"cost": cost}),
             verification=outcome.verification if outcome else None,
             published=published,
@@ -265,33 +262,8 @@ class _Run:
         )
 
     def _record(self, outcome: Outcome, draft: Path) -> bytes:
-        """What a later reader of the folder needs to know; the same for the same repair."""
-        repair, options = self._summary(), self.options
-        written = open_checkpoint(draft, variant=options.scan.variant, base=self.checkpoint.base).records
-        whole = self.checkpoint.form is Form.FOLDER
-        after = {r.path: r.sha256 for r in written}
-        names = {r.path: written_as(r.path) if whole else draft.name for r in self.checkpoint.records}
-        data = {
-            "tool": f"sau-scan {__version__}",
-            "verified": outcome.verification.passed,
-            "method": options.method,
-            "seed": options.scan.seed,
-            "triggers": [case.trigger.model_dump(mode="json") for case in self.campaign.cases],
-            "repair": repair.model_dump(mode="json", exclude={"cost"}),
-            "files": {r.path: {"before": r.sha256, "after": after.get(names[r.path])} for r in self.checkpoint.records},
-            "verification": outcome.verification.model_dump(mode="json"),
-        }
-        return (json.dumps(data, indent=2) + "\n").encode()
-
-
-def _at(scan: ScanResult | None, out: Path | None) -> ScanResult | None:
-    """A scan of the draft, told as one of the place that the draft goes to."""
-    if scan is None or out is None:
-        return scan
-    draft, findings = scan.model.path, scan.findings
-    moved = tuple(f.model_copy(update={"next_step": f.next_step.replace(draft, str(out))}) for f in findings)
-    model = scan.model.model_copy(update={"path": str(out)})
-    return scan.model_copy(update={"model": model, "findings": moved})
+        triggers = [case.trigger for case in self.campaign.cases]
+        return record(self.checkpoint, draft, self.options, triggers, self._summary(), outcome.verification)
 
 
 def _why(outcome: Outcome) -> str:

@@ -35,7 +35,8 @@ class Draft:
         self.replaced = dict(replaced or {})
         self._folder = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
         whole = checkpoint.form is Form.FOLDER
-        self.path = self._folder if whole else self._folder / out.name
+        # Under the input's name, which may be the word that the file stands for.
+        self.path = self._folder if whole else self._folder / f"{checkpoint.root.stem}.safetensors"
 
     def __enter__(self) -> Self:
         check_out(self.checkpoint.root, self.out)

@@ -88,7 +88,7 @@ def _outcome(result: FixResult) -> Panel:
 def _outcome_words(result: FixResult) -> tuple[str, str, str]:
     reason = safe(result.reason)
     if result.published is not None:
-        return "REPAIRED", "bold green", f"and published: {safe(result.published)}"
+        return "REPAIRED", "bold green", f"and published: {safe(result.published)}" + (f"; {reason}" if reason else "")
     if result.nothing_to_repair and result.before is not None and not result.before.complete:
         return "INCONCLUSIVE", "yellow", "  no trigger was found by a scan that did not look at all that was asked for"
     if result.nothing_to_repair:
