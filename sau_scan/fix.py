@@ -31,7 +31,7 @@ from sau_scan.findings import (
 from sau_scan.options import FixOptions, Progress, Silent
 from sau_scan.probes.adapted import Adapted
 from sau_scan.probes.carriers import crowd, sort_words
-from sau_scan.provenance import FAILED, PROVENANCE, name_matters, record, settled
+from sau_scan.provenance import FAILED, NAMES, PROVENANCE, name_matters, record, settled
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.repairs.pictures import Clean
@@ -70,7 +70,7 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
     told = [note for note in notes if isinstance(note, Finding)]
     require_harmless(checkpoint, (f for f in told if not _stays_behind(f, checkpoint)))
     if options.out is not None:
-        check_out(checkpoint.root, options.out)
+        check_out(checkpoint.root, options.out, NAMES)
     if report is not None:
         _check_report(report, checkpoint)
     before = report
@@ -197,7 +197,7 @@ class _Run:
         """Writes and verifies a draft. The result, or the triggers that another round should remove."""
         out, scan, cases = self.options.out, self.options.scan, self.campaign.cases
         assert out is not None
-        drop, replaced = (PROVENANCE, FAILED, *self.files.dropped), self.files.replaced
+        drop, replaced = (*NAMES, *self.files.dropped), self.files.replaced
         with Draft(self.checkpoint, self.campaign.patch, out, drop, replaced) as draft:
             # The closing scan is the proof: it is never cut short.
             whole = replace(scan, max_time=None)

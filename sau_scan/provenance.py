@@ -19,6 +19,7 @@ from sau_scan.options import FixOptions
 
 PROVENANCE = "sau-scan-provenance.json"
 FAILED = "SAU-SCAN-VERIFICATION-FAILED.json"
+NAMES = (PROVENANCE, FAILED)
 
 
 def record(

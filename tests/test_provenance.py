@@ -14,7 +14,18 @@ from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.findings import Component, Finding, Kind, Location, ModelInfo, ScanResult, Severity, Slot, Trigger, Verification
+from sau_scan.findings import (
+    Component,
+    Finding,
+    Kind,
+    Location,
+    ModelInfo,
+    ScanResult,
+    Severity,
+    Slot,
+    Trigger,
+    Verification,
+)
 from sau_scan.options import FixOptions, ScanOptions
 from sau_scan.provenance import PROVENANCE, settled
 from sau_scan.reports.text import render_text

@@ -76,8 +76,9 @@ def check_method(method: str) -> None:
 def check_out(model: Path, out: Path) -> None:
     """Raises UsageError or WriteError for an ``--out`` that cannot be written to."""
     from sau_scan.checkpoint.writer import check_out as check
+    from sau_scan.provenance import NAMES
 
-    check(model, out)
+    check(model, out, NAMES)
 
 
 def scan_report(path: Path) -> ScanResult:
