@@ -13,6 +13,7 @@ from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
+from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, UsageError
@@ -96,7 +97,8 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
 def _stays_behind(finding: Finding, checkpoint: Checkpoint) -> bool:
     """Whether a finding is about a file that is neither loaded nor copied."""
     place = finding.location
-    return checkpoint.form is Form.FOLDER and place is not None and checkpoint.record(place.path) is None
+    copies = {record.path for record in copied(checkpoint)}
+    return checkpoint.form is Form.FOLDER and place is not None and place.path not in copies
 
 
 def _check_options(options: FixOptions) -> None:
@@ -197,8 +199,8 @@ class _Run:
         """Writes and verifies a draft. The result, or the triggers that another round should remove."""
         out, scan, cases = self.options.out, self.options.scan, self.campaign.cases
         assert out is not None
-        drop, replaced = (*NAMES, *self.files.dropped), self.files.replaced
-        with Draft(self.checkpoint, self.campaign.patch, out, drop, replaced) as draft:
+        files = self.files
+        with Draft(self.checkpoint, self.campaign.patch, out, files.dropped, files.replaced) as draft:
             # The closing scan is the proof: it is never cut short.
             whole = replace(scan, max_time=None)
             base, counter = self.checkpoint.base, self.campaign.counter

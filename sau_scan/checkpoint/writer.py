@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.placing import place
-from sau_scan.checkpoint.rewriting import rewritten, written_as
+from sau_scan.checkpoint.rewriting import copied, rewritten, written_as
 from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
@@ -102,8 +102,8 @@ def write_patched(
 ) -> Path:
     """Writes ``checkpoint`` with ``patch`` to ``out``, a new folder or, of a file, a new file, and returns it.
 
-    Names, types, order and metadata of tensors stay; files without a change are byte-identical. Files that were
-    skipped are left out, since nothing vouches for them, and components that have no others are named as absent.
+    Names, types, order and metadata of tensors stay; files without a change are byte-identical. Files that no component
+    uses are left out, since nothing vouches for them, and components that have no others are named as absent.
     Pickles become safetensors. ``extra_files``: path in the folder -> content.
     Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
     """
@@ -168,7 +168,7 @@ def _index(checkpoint: Checkpoint, data: bytes | bytearray) -> bytes | bytearray
 
 
 def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mapping[str, bytes]) -> None:
-    for record in checkpoint.records:
+    for record in copied(checkpoint):
         if record.path in extra:
             continue
         data = rewritten(checkpoint, record.path, patch)
