@@ -16,7 +16,7 @@ from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
-from sau_scan.errors import ConfigError, UsageError
+from sau_scan.errors import CheckpointError, ConfigError, SauScanError, UsageError
 from sau_scan.findings import (
     Component,
     Cost,
@@ -29,7 +29,7 @@ from sau_scan.findings import (
     Verdict,
     escape,
 )
-from sau_scan.options import FixOptions, Progress, Silent
+from sau_scan.options import FixOptions, Progress, ScanOptions, Silent
 from sau_scan.probes.adapted import Adapted
 from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.provenance import FAILED, NAMES, PROVENANCE, name_matters, record, settled
@@ -55,8 +55,9 @@ def fix(
     """Repairs the checkpoint at ``path`` into ``options.out`` and says how it went.
 
     Triggers come from ``options``, else from ``report`` (which must be of these very files), else from a scan.
-    Raises UsageError, ConfigError, CheckpointError, WriteError or TriggerHasNoEffect; then, as whenever nothing is
-    published, no output is left (``keep_failed``: it is left, marked).
+    Raises UsageError, ConfigError, CheckpointError, WriteError or TriggerHasNoEffect, with the scan before as
+    ``partial``, if there was one; then, as whenever nothing is published, no output is left (``keep_failed``: it is
+    left, marked).
     """
     progress = progress or Silent()
     _check_options(options)
@@ -67,9 +68,7 @@ def fix(
 
 
 def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progress: Progress) -> FixResult:
-    checkpoint, notes = open_vetted(place.path, variant=options.scan.variant, base=options.scan.base)
-    told = [note for note in notes if isinstance(note, Finding)]
-    require_harmless(checkpoint, (f for f in told if not _stays_behind(f, checkpoint)))
+    checkpoint, told = _opened(place, options.scan)
     if options.out is not None:
         check_out(checkpoint.root, options.out, NAMES)
     if report is not None:
@@ -87,11 +86,31 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
     if not triggers and not files and not words:
         reason = "no trigger of severity high or more was found, and no file that a copy would leave out or convert"
         return FixResult(tool_version=__version__, before=before, reason=reason, nothing_to_repair=True)
-    run = _Run.of(checkpoint, options, before, files, progress)
-    for finding in words:
-        assert finding.trigger is not None
-        run.campaign.plain_rows(finding.trigger)
-    return run.until_clean(triggers)
+    try:
+        run = _Run.of(checkpoint, options, before, files, progress)
+        for finding in words:
+            assert finding.trigger is not None
+            run.campaign.plain_rows(finding.trigger)
+        return run.until_clean(triggers)
+    except SauScanError as error:
+        error.partial = before
+        raise
+
+
+def _opened(place: Arrived, options: ScanOptions) -> tuple[Checkpoint, list[Finding]]:
+    """The checkpoint and what its files gave. What a scan says of one that must not be opened is the error's
+    ``partial``."""
+    try:
+        checkpoint, notes = open_vetted(place.path, variant=options.variant, base=options.base)
+        told = [note for note in notes if isinstance(note, Finding)]
+        require_harmless(checkpoint, (f for f in told if not _stays_behind(f, checkpoint)))
+    except CheckpointError as error:
+        try:  # it ends for the same reason, before anything is loaded
+            error.partial = detect_with(None, place.path, options, Silent())
+        except SauScanError as same:
+            error.partial = same.partial
+        raise
+    return checkpoint, told
 
 
 def _stays_behind(finding: Finding, checkpoint: Checkpoint) -> bool:
