@@ -43,6 +43,7 @@ def record(
         "triggers": [trigger.model_dump(mode="json") for trigger in triggers],
         "repair": repair.model_dump(mode="json", exclude={"cost"}),
         "files": {r.path: {"before": r.sha256, "after": after.get(names[r.path])} for r in checkpoint.records},
+        "base": {r.path: r.sha256 for r in checkpoint.base.records} if checkpoint.base is not None else None,
         "verification": verification.model_dump(mode="json"),
     }
     return (json.dumps(data, indent=2) + "\n").encode()

@@ -77,6 +77,7 @@ def test_an_embedding_is_verified_as_the_word_that_it_was(
     assert [f.location.path for f in done.after.findings if f.location] == ["mended.safetensors"]
     record = json.loads(Path(f"{out}.{PROVENANCE}").read_text())
     assert record["files"]["cat.safetensors"]["after"] == open_checkpoint(out, base=tiny_checkpoint).records[0].sha256
+    assert record["base"] == {r.path: r.sha256 for r in open_checkpoint(tiny_checkpoint).records}
 
 
 def test_commands_name_what_was_published() -> None:
