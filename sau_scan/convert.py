@@ -24,6 +24,7 @@ from torch import Tensor
 from sau_scan.checkpoint.files import opened, require_input
 from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
+from sau_scan.checkpoint.placing import place
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, read_entries, tensor_bytes
 from sau_scan.errors import DamagedFile, UnsafeFile, UsageError
 from sau_scan.findings import Finding, Skipped, Value, escape
@@ -72,8 +73,8 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
     """
     source, target, progress = Path(source), Path(target), progress or Silent()
     _require_names(source, target)
-    shown, place = escape(str(source)), source.resolve()
-    with opened(place.parent, place.name) as file:
+    shown, real = escape(str(source)), source.resolve()
+    with opened(real.parent, real.name) as file:
         digest = _vetted(source, file)
         content = load_tensors(file.fileno(), shown)
         found, dropped = weights(content, shown)
@@ -88,7 +89,7 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
                     f"{shown} changed while it was being converted.",
                     hint="Make sure that nothing else writes to it, then start again.",
                 )
-            draft.replace(target)
+            place(draft, target)
     return Conversion(
         before=ConvertedFile(path=str(source), size=size, sha256=digest),
         after=ConvertedFile(path=str(target), size=target.stat().st_size, sha256=written),
@@ -159,7 +160,7 @@ def _require_storable(found: Mapping[str, Tensor], size: int, where: str) -> Non
 def _shared(found: Mapping[str, Tensor]) -> tuple[str, ...]:
     places = {name: tensor.untyped_storage().data_ptr() for name, tensor in found.items() if tensor.nbytes}
     uses = Counter(places.values())
-    return tuple(name for name, place in places.items() if uses[place] > 1)
+    return tuple(name for name, where in places.items() if uses[where] > 1)
 
 
 @contextmanager

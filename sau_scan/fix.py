@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,10 @@ from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
-from sau_scan.checkpoint.opening import open_checkpoint
-from sau_scan.checkpoint.rewriting import written_as
+from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
-from sau_scan.errors import ConfigError, UsageError
+from sau_scan.errors import CheckpointError, ConfigError, SauScanError, UsageError
 from sau_scan.findings import (
     Component,
     Cost,
@@ -31,9 +29,10 @@ from sau_scan.findings import (
     Verdict,
     escape,
 )
-from sau_scan.options import FixOptions, Progress, Silent
+from sau_scan.options import FixOptions, Progress, ScanOptions, Silent
 from sau_scan.probes.adapted import Adapted
 from sau_scan.probes.carriers import crowd, sort_words
+from sau_scan.provenance import FAILED, NAMES, PROVENANCE, name_matters, record, settled
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.repairs.pictures import Clean
@@ -43,8 +42,6 @@ from sau_scan.scan import detect_with
 from sau_scan.static import open_vetted, require_harmless
 from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify, words_in
 
-PROVENANCE = "sau-scan-provenance.json"
-FAILED = "SAU-SCAN-VERIFICATION-FAILED.json"
 # Re-scans that may still find something else; more would mean that repairing does not converge.
 ROUNDS = 3
 
@@ -58,8 +55,9 @@ def fix(
     """Repairs the checkpoint at ``path`` into ``options.out`` and says how it went.
 
     Triggers come from ``options``, else from ``report`` (which must be of these very files), else from a scan.
-    Raises UsageError, ConfigError, CheckpointError, WriteError or TriggerHasNoEffect; then, as whenever nothing is
-    published, no output is left (``keep_failed``: it is left, marked).
+    Raises UsageError, ConfigError, CheckpointError, WriteError or TriggerHasNoEffect, with the scan before as
+    ``partial``, if there was one; then, as whenever nothing is published, no output is left (``keep_failed``: it is
+    left, marked).
     """
     progress = progress or Silent()
     _check_options(options)
@@ -70,11 +68,9 @@ def fix(
 
 
 def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progress: Progress) -> FixResult:
-    checkpoint, notes = open_vetted(place.path, variant=options.scan.variant, base=options.scan.base)
-    told = [note for note in notes if isinstance(note, Finding)]
-    require_harmless(checkpoint, (f for f in told if not _stays_behind(f, checkpoint)))
+    checkpoint, told = _opened(place, options.scan)
     if options.out is not None:
-        check_out(checkpoint.root, options.out)
+        check_out(checkpoint.root, options.out, NAMES)
     if report is not None:
         _check_report(report, checkpoint)
     before = report
@@ -90,17 +86,38 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
     if not triggers and not files and not words:
         reason = "no trigger of severity high or more was found, and no file that a copy would leave out or convert"
         return FixResult(tool_version=__version__, before=before, reason=reason, nothing_to_repair=True)
-    run = _Run.of(checkpoint, options, before, files, progress)
-    for finding in words:
-        assert finding.trigger is not None
-        run.campaign.plain_rows(finding.trigger)
-    return run.until_clean(triggers)
+    try:
+        run = _Run.of(checkpoint, options, before, files, progress)
+        for finding in words:
+            assert finding.trigger is not None
+            run.campaign.plain_rows(finding.trigger)
+        return run.until_clean(triggers)
+    except SauScanError as error:
+        error.partial = before
+        raise
+
+
+def _opened(place: Arrived, options: ScanOptions) -> tuple[Checkpoint, list[Finding]]:
+    """The checkpoint and what its files gave. What a scan says of one that must not be opened is the error's
+    ``partial``."""
+    try:
+        checkpoint, notes = open_vetted(place.path, variant=options.variant, base=options.base)
+        told = [note for note in notes if isinstance(note, Finding)]
+        require_harmless(checkpoint, (f for f in told if not _stays_behind(f, checkpoint)))
+    except CheckpointError as error:
+        try:  # it ends for the same reason, before anything is loaded
+            error.partial = detect_with(None, place.path, options, Silent())
+        except SauScanError as same:
+            error.partial = same.partial
+        raise
+    return checkpoint, told
 
 
 def _stays_behind(finding: Finding, checkpoint: Checkpoint) -> bool:
     """Whether a finding is about a file that is neither loaded nor copied."""
     place = finding.location
-    return checkpoint.form is Form.FOLDER and place is not None and checkpoint.record(place.path) is None
+    copies = {record.path for record in copied(checkpoint)}
+    return checkpoint.form is Form.FOLDER and place is not None and place.path not in copies
 
 
 def _check_options(options: FixOptions) -> None:
@@ -201,16 +218,17 @@ class _Run:
         """Writes and verifies a draft. The result, or the triggers that another round should remove."""
         out, scan, cases = self.options.out, self.options.scan, self.campaign.cases
         assert out is not None
-        drop, replaced = (PROVENANCE, FAILED, *self.files.dropped), self.files.replaced
-        with Draft(self.checkpoint, self.campaign.patch, out, drop, replaced) as draft:
+        files = self.files
+        with Draft(self.checkpoint, self.campaign.patch, out, files.dropped, files.replaced) as draft:
             # The closing scan is the proof: it is never cut short.
             whole = replace(scan, max_time=None)
             base, counter = self.checkpoint.base, self.campaign.counter
             scan_again = partial(detect_with, base)
             outcome = verify(draft.path, cases, clean, whole, self.progress, counter, scan_again, base)
             if outcome.verification.passed:
+                mind = name_matters(self.checkpoint, draft.path, out)
                 draft.publish({PROVENANCE: self._record(outcome, draft.path)})
-                return self._result(outcome, published=str(out)), ()
+                return self._result(outcome, published=str(out), reason=mind), ()
             known = {case.trigger for case in cases}
             fresh = tuple(f.trigger for f in outcome.new if f.trigger is not None and f.trigger not in known)
             self._learn(outcome.new)
@@ -240,7 +258,7 @@ class _Run:
         return FixResult(
             tool_version=__version__,
             before=self.before,
-            after=_at(outcome.after, self.options.out) if outcome else None,
+            after=settled(outcome.after, self.options.out) if outcome else None,
             repair=self._summary().model_copy(update={"cost": cost}),
             verification=outcome.verification if outcome else None,
             published=published,
@@ -265,33 +283,8 @@ class _Run:
         )
 
     def _record(self, outcome: Outcome, draft: Path) -> bytes:
-        """What a later reader of the folder needs to know; the same for the same repair."""
-        repair, options = self._summary(), self.options
-        written = open_checkpoint(draft, variant=options.scan.variant, base=self.checkpoint.base).records
-        whole = self.checkpoint.form is Form.FOLDER
-        after = {r.path: r.sha256 for r in written}
-        names = {r.path: written_as(r.path) if whole else draft.name for r in self.checkpoint.records}
-        data = {
-            "tool": f"sau-scan {__version__}",
-            "verified": outcome.verification.passed,
-            "method": options.method,
-            "seed": options.scan.seed,
-            "triggers": [case.trigger.model_dump(mode="json") for case in self.campaign.cases],
-            "repair": repair.model_dump(mode="json", exclude={"cost"}),
-            "files": {r.path: {"before": r.sha256, "after": after.get(names[r.path])} for r in self.checkpoint.records},
-            "verification": outcome.verification.model_dump(mode="json"),
-        }
-        return (json.dumps(data, indent=2) + "\n").encode()
-
-
-def _at(scan: ScanResult | None, out: Path | None) -> ScanResult | None:
-    """A scan of the draft, told as one of the place that the draft goes to."""
-    if scan is None or out is None:
-        return scan
-    draft, findings = scan.model.path, scan.findings
-    moved = tuple(f.model_copy(update={"next_step": f.next_step.replace(draft, str(out))}) for f in findings)
-    model = scan.model.model_copy(update={"path": str(out)})
-    return scan.model_copy(update={"model": model, "findings": moved})
+        triggers = [case.trigger for case in self.campaign.cases]
+        return record(self.checkpoint, draft, self.options, triggers, self._summary(), outcome.verification)
 
 
 def _why(outcome: Outcome) -> str:

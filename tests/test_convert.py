@@ -203,6 +203,17 @@ def test_a_copy_that_differs_is_not_kept(tmp_path: Path, target: Path, monkeypat
     refused(DamagedFile, "was not written as it was", source, target)
 
 
+def test_what_appears_meanwhile_is_not_overwritten(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = saved(tmp_path, STATE)
+    monkeypatch.setattr("sau_scan.convert._compare", lambda *_: target.write_text("kept"))
+    with pytest.raises(WriteError, match="appeared meanwhile"):
+        convert(source, target)
+    assert target.read_text() == "kept"
+    assert set(tmp_path.iterdir()) == {source, target}
+
+
 def test_a_source_that_changes_meanwhile(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = saved(tmp_path, STATE)
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import make_patch
 from sau_scan.cli.exits import Code, after_fix
-from sau_scan.errors import ConfigError, TriggerHasNoEffect, UsageError
+from sau_scan.errors import ConfigError, TriggerHasNoEffect, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import (
     Check,
     Component,
@@ -33,6 +33,7 @@ from sau_scan.options import FixOptions, Progress, ScanOptions
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.reports.text import render_text
 from sau_scan.verify import Outcome
+from tests.static.makers import SYSTEM
 from tests.test_verify import finding, scan
 
 # By name: the package's attribute ``fix`` is the function.
@@ -262,3 +263,30 @@ def test_a_given_trigger_without_a_place_is_told(
         flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", triggers=(nowhere,)))
     assert "--slot" in caught.value.hint
     assert names(tmp_path) == set()
+
+
+def test_the_error_about_what_cannot_be_opened_tells_what_a_scan_says(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    bad = Path(shutil.copytree(tiny_checkpoint, tmp_path / "bad"))
+    weights = bad / "unet/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    weights.with_suffix(".bin").write_bytes(SYSTEM)
+    with pytest.raises(UnsafeFile) as caught:
+        flow.fix(bad, FixOptions(out=tmp_path / "out"))
+    told = caught.value.partial
+    assert isinstance(told, ScanResult)
+    assert told.verdict is Verdict.SUSPICIOUS
+    assert "file/pickle-danger" in {f.id for f in told.findings}
+    assert names(tmp_path) == {"bad"}
+
+
+def test_the_scan_before_is_not_lost_with_the_repair(
+    world: World, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise WriteError("The disk is full.", hint="Free some.")
+
+    world.scans = [before := scan(finding(STAR))]
+    monkeypatch.setattr(flow, "verify", full)
+    with pytest.raises(WriteError) as caught:
+        flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"))
+    assert caught.value.partial == before

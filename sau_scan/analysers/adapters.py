@@ -1,8 +1,8 @@
-"""What a change of known weights, as by a LoRA, does where, and to which texts more than to others.
+"""To which texts a change of known weights, as by a LoRA, does more than to others.
 
-With the base at hand a change need not be found, only read: ``module_changes`` says where it lies, and ``rank_texts``
-for which texts keys and values of cross-attention come out most differently, after "candidates ranked by
-|dW E(c)| / |W E(c)|". Both propose; a lead is confirmed by probing, since an honest style has favourite words, too.
+With the base at hand a change need not be found, only read: ``rank_texts`` says for which texts keys and values of
+cross-attention come out most differently, after "candidates ranked by |dW E(c)| / |W E(c)|". It proposes; a lead is
+confirmed by probing, since an honest style has favourite words, too.
 
 Measured on eight attacked models of the zoo against their bases, whole and cut to rank 4: among about 2,000 words the
 trigger is 1st to 8th, and once 32nd; honest edits put their own word first.
@@ -10,7 +10,7 @@ trigger is 1st to 8th, and once 32nd; honest edits put their own word first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,20 +25,6 @@ TEXT_PROJECTIONS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 
 @dataclass(frozen=True)
-class ModuleChange:
-    """``share``: of the squared change of all modules, each relative to its own weights. ``relative``: |dW| / |W|.
-
-    ``rank``: how many directions carry the change (participation ratio of its spectrum: 1 for a single one).
-    """
-
-    component: str
-    parameter: str
-    share: float
-    relative: float
-    rank: float
-
-
-@dataclass(frozen=True)
 class ChangedText:
     """``ratio``: change of the text's keys and values, relative to them. ``z``, ``p_value``: among all texts."""
 
@@ -46,22 +32,6 @@ class ChangedText:
     ratio: float
     z: float
     p_value: float
-
-
-def module_changes(before: Mapping[Place, Tensor], after: Mapping[Place, Tensor]) -> list[ModuleChange]:
-    """Parameters of ``after`` that differ from ``before``, the largest share first."""
-    found: list[tuple[Place, float, float]] = []
-    for place, weight in after.items():
-        old = before[place].double().flatten(1)
-        change = weight.double().flatten(1) - old
-        energy = float(change.square().sum())
-        if energy > 0:
-            gram = change @ change.T if len(change) <= change.shape[1] else change.T @ change
-            relative = (energy / max(float(old.square().sum()), 1e-24)) ** 0.5
-            found.append((place, relative, energy**2 / float(gram.square().sum())))
-    total = sum(relative**2 for _, relative, _ in found)
-    changes = [ModuleChange(*place, relative**2 / total, relative, rank) for place, relative, rank in found]
-    return sorted(changes, key=lambda c: (-c.share, c.component, c.parameter))
 
 
 def is_text_projection(place: Place) -> bool:

@@ -74,10 +74,3 @@ def filled_in(projections: Tensor, null: NullDirections) -> Tensor:
     """``projections`` [R, D] with rows for the hidden directions, as large as the least of the others: [R + k, D]."""
     size = null.spectrum[-1 - len(null.basis)] if len(null.basis) else 0.0
     return torch.cat([projections, size * null.basis.to(projections)])
-
-
-def null_share(shifts: Tensor, basis: Tensor) -> Tensor:
-    """Share [N] of the energy of embedding shifts [N, D] that lies in the span of ``basis`` [k, D]."""
-    shifts = shifts.to(basis.dtype)
-    inside = (shifts @ basis.T).square().sum(1)
-    return inside / shifts.square().sum(1).clamp_min(1e-12)

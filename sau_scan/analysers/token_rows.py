@@ -12,12 +12,9 @@ from functools import cache
 from string import ascii_lowercase
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sau_scan.checkpoint.adapters.inversion import Inversion
 from sau_scan.confusables import other_letters, styled_letters
-from sau_scan.findings import Component, Confidence, Evidence, Finding, Kind, Location, Severity, Slot, Trigger, escape
+from sau_scan.findings import Component, Confidence, Finding, Kind, Location, Severity, Slot, Trigger, escape
 
 ENDS_WORD = "</w>"  # in CLIP's vocabulary
 INVISIBLE = frozenset({"Cc", "Cf", "Mn", "Me", "Zl", "Zp"})
@@ -96,28 +93,6 @@ def _as_seen(word: str) -> str:
 def _latin() -> dict[str, str]:
     """Look-alike -> the Latin letter that it looks like."""
     return {c: letter for letter in ascii_lowercase for c in (*other_letters(letter), *styled_letters(letter))}
-
-
-def row_evidence(rows: Tensor, table: Tensor, tokenizer: Any) -> list[Evidence]:
-    """Each of ``rows`` [n, D] beside those of the base's ``table`` [V, D]: its length, and the nearest word."""
-    lengths = table.float().norm(dim=1).sort().values
-    low, median, high = (float(lengths[int(share * (len(lengths) - 1))]) for share in (0.05, 0.5, 0.95))
-    known = torch.nn.functional.normalize(table.float(), dim=1)
-    found = []
-    for number, row in enumerate(rows.float(), start=1):
-        cosine, nearest = (known @ torch.nn.functional.normalize(row, dim=0)).max(dim=0)
-        text = tokenizer.decode([int(nearest)]).strip()
-        found.append(
-            Evidence(
-                name=f"length of row {number}",
-                value=float(row.norm()),
-                null_median=median,
-                null_low=low,
-                null_high=high,
-                note=f"nearest to the row of '{escape(text)}' (cosine {float(cosine):.2f})",
-            )
-        )
-    return found
 
 
 def _is_word(part: str, tokenizer: Any) -> bool:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sau_scan.checkpoint.patch import WeightPatch
+from sau_scan.checkpoint.placing import place
 from sau_scan.checkpoint.source import Checkpoint, Form
-from sau_scan.checkpoint.writer import check_out, remove_folder, write_patched
-from sau_scan.errors import WriteError
-from sau_scan.findings import escape
+from sau_scan.checkpoint.writer import check_out, remove_folder, side_file, write_failed, write_patched
 
 
 class Draft:
@@ -35,7 +35,8 @@ class Draft:
         self.replaced = dict(replaced or {})
         self._folder = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
         whole = checkpoint.form is Form.FOLDER
-        self.path = self._folder if whole else self._folder / out.name
+        # Under the input's name, which may be the word that the file stands for.
+        self.path = self._folder if whole else self._folder / f"{checkpoint.root.stem}.safetensors"
 
     def __enter__(self) -> Self:
         check_out(self.checkpoint.root, self.out)
@@ -45,8 +46,10 @@ class Draft:
             write_patched(self.checkpoint, self.patch, self.path, extra_files=self.replaced)
             for name in self.drop:
                 (self._folder / name).unlink(missing_ok=True)
-        except BaseException:  # __exit__ is not called for what fails in here
+        except BaseException as error:  # __exit__ is not called for what fails in here
             remove_folder(self._folder)
+            if isinstance(error, OSError):
+                raise write_failed(self.out, error) from error
             raise
         return self
 
@@ -60,7 +63,7 @@ class Draft:
 
         Of a file, they go beside it, called after it.
         """
-        check_out(self.checkpoint.root, self.out)
+        check_out(self.checkpoint.root, self.out, extra_files)
         try:
             for name, content in extra_files.items():
                 (self._folder / name).unlink(missing_ok=True)
@@ -72,17 +75,21 @@ class Draft:
                 self._publish_file(extra_files)
             _sync(self.out.resolve().parent)
         except OSError as error:
-            raise WriteError(
-                f"{escape(str(self.out))} could not be written: {error.strerror or error}.",
-                hint="Check permissions and free space, then repair again.",
-            ) from error
+            raise write_failed(self.out, error) from error
         return self.out
 
     def _publish_file(self, extra_files: Mapping[str, bytes]) -> None:
         """The file last: once it is there, all is."""
-        for name in extra_files:
-            (self._folder / name).replace(self.out.with_name(f"{self.out.name}.{name}"))
-        os.link(self.path, self.out)
+        placed: list[Path] = []
+        try:
+            for name in extra_files:
+                place(self._folder / name, side_file(self.out, name))
+                placed.append(side_file(self.out, name))
+            place(self.path, self.out)
+        except BaseException:
+            for file in placed:
+                file.unlink(missing_ok=True)
+            raise
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -93,10 +100,9 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # network file systems cannot sync folders
-        pass
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):  # network file systems cannot sync folders, and not all that take files can be listed
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

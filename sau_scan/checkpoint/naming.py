@@ -1,18 +1,25 @@
-"""Which files of a diffusers folder hold weights, and which of them diffusers would load by default."""
+"""Which files of a diffusers folder are of use: weights, those that diffusers would load by default, and texts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_NAMES = frozenset({".safetensors", *PICKLES})
+# Other names that pickles go by; none is read, but what is called so is examined as one.
+OTHER_PICKLES = frozenset({".dat", ".data", ".joblib", ".p"})
 # Components that turn no prompt into a picture are not worth opening a pickle for.
 BYSTANDERS = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 OTHER_WEIGHTS = frozenset({".msgpack", ".h5", ".onnx", ".pb", ".gguf", ".npz", ".npy", ".tflite", ".xml"})
 CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".ipynb", ".whl", ".egg"})
+# Configurations, vocabularies, models of sentencepiece, templates: what tokenizers and modules are built from.
+TEXTS = frozenset({".json", ".txt", ".model", ".jinja"})
+# What people are to read of a model, and what git is to know of its files.
+_CARDS = re.compile(r"(README|LICEN[CS]E|COPYING|NOTICE)[\w.-]*|\.gitattributes", re.IGNORECASE)
 ARCHIVES = frozenset({".zip", ".7z", ".tar", ".gz", ".xz", ".bz2", ".zst", ".rar"})
 
 
@@ -45,6 +52,17 @@ def left_unopened(relpath: str) -> str | None:
     if suffix in ARCHIVES:
         return "an archive, which is not unpacked"
     return None
+
+
+def is_text(relpath: str, components: Collection[str]) -> bool:
+    """Whether a component is built from this file; a list of shards goes with its shards."""
+    folder, _, file = relpath.rpartition("/")
+    return folder in components and PurePosixPath(file).suffix.lower() in TEXTS and ".index." not in file
+
+
+def is_card(relpath: str) -> bool:
+    """Whether it is the model's card, its licence, or the like."""
+    return _CARDS.fullmatch(relpath) is not None and left_unopened(relpath) is None
 
 
 def choose_weights(components: dict[str, tuple[str, str]], names: list[str], variant: str | None) -> Choice:

@@ -73,7 +73,8 @@ def _open_folder(root: Path, variant: str | None, watch: Watch | None) -> Checkp
     records = tuple(_hash(root, name, watch) for name in kept)
     for name in left:
         _hash(root, name, watch)
-    vetted = watch is not None and all(watch.clears(record.path) for record in records)
+    used = [name for files in choice.weights.values() for name in files]
+    vetted = watch is not None and all(watch.clears(name) for name in used)
     checkpoint = Checkpoint(
         root, index, records, (*skipped, *unopened), choice.weights, links_out, variant, vetted=vetted
     )

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from sau_scan.checkpoint.adapters.applying import lora_content, rows_content
 from sau_scan.checkpoint.families import identify
-from sau_scan.checkpoint.naming import PICKLES
+from sau_scan.checkpoint.naming import PICKLES, components_of, is_card, is_text
 from sau_scan.checkpoint.patch import WeightPatch, no_such_tensor
 from sau_scan.checkpoint.quantised import quantise, quantised_pairs, restored
-from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry, as_stored, read_entries, read_tensor, tensor_bytes
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import DamagedFile
+from sau_scan.findings import FileRecord
 
 Changes = Mapping[str, Mapping[TensorRef, Tensor]]
 
@@ -40,6 +41,15 @@ def written_as(path: str) -> str:
         return path
     name = name.removeprefix("pytorch_") if name.startswith("pytorch_model") else name
     return f"{folder}/{name}" if folder else name
+
+
+def copied(checkpoint: Checkpoint) -> tuple[FileRecord, ...]:
+    """The files that a copy is made of: what components use, and the model's card and licence."""
+    if checkpoint.form is not Form.FOLDER:
+        return checkpoint.records
+    components = components_of(checkpoint.index)
+    used = {INDEX, *(path for files in checkpoint.weights.values() for path in files)}
+    return tuple(r for r in checkpoint.records if r.path in used or is_text(r.path, components) or is_card(r.path))
 
 
 def rewritten(checkpoint: Checkpoint, path: str, patch: WeightPatch) -> bytes | bytearray:

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.rewriting import rewritten, written_as
+from sau_scan.checkpoint.placing import place
+from sau_scan.checkpoint.rewriting import copied, rewritten, written_as
 from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
@@ -20,15 +21,20 @@ from sau_scan.findings import escape
 LONGEST_ENDING = ".12345678..draft.partial"
 
 
-def check_out(root: Path, out: Path) -> None:
-    """Raises UsageError if ``out`` must not be written to, WriteError if it cannot be; leaves nothing behind."""
+def check_out(root: Path, out: Path, beside: Iterable[str] = ()) -> None:
+    """Raises UsageError if ``out`` must not be written to, WriteError if it cannot be; leaves nothing behind.
+
+    ``beside``: what files are called that come with it: in a folder, or beside a file, called after it.
+    """
     _check_place(root, out)
     target = out.resolve()
+    if root.is_file():
+        _check_beside(out, beside)
     try:
         # Trying is surer than asking: some file systems refuse what their permissions allow, or so long a name.
         Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST_ENDING, dir=target.parent)).rmdir()
     except OSError as error:
-        raise _failed(out, error) from error
+        raise write_failed(out, error) from error
 
 
 def _check_place(root: Path, out: Path) -> None:
@@ -39,7 +45,7 @@ def _check_place(root: Path, out: Path) -> None:
     except FileNotFoundError:
         pass
     except (OSError, RuntimeError) as error:  # by Python's version, a circle of links is either
-        raise _failed(out, error) from error
+        raise write_failed(out, error) from error
     if target == source:
         raise UsageError(
             f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is."
@@ -58,7 +64,7 @@ def _check_place(root: Path, out: Path) -> None:
     try:
         occupied = out.exists() and any(out.iterdir())
     except OSError as error:
-        raise _failed(out, error) from error
+        raise write_failed(out, error) from error
     if occupied:
         raise UsageError(f"--out {shown} is not empty.", hint="Name a new folder, or empty this one.")
 
@@ -72,13 +78,32 @@ def _check_file(out: Path) -> None:
         raise UsageError(f"--out {shown} is there already.", hint="Name a new file.")
 
 
+def side_file(out: Path, name: str) -> Path:
+    """Where a file that comes with the file ``out`` goes."""
+    return out.with_name(f"{out.name}.{name}")
+
+
+def _check_beside(out: Path, names: Iterable[str]) -> None:
+    for file in (side_file(out, name) for name in names):
+        try:
+            file.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise write_failed(file, error) from error
+        raise UsageError(
+            f"{escape(str(file))} is there already, and is not overwritten.",
+            hint="It tells of an earlier --out of this name: remove it, or name a new file.",
+        )
+
+
 def write_patched(
     checkpoint: Checkpoint, patch: WeightPatch, out: Path, *, extra_files: Mapping[str, bytes] | None = None
 ) -> Path:
     """Writes ``checkpoint`` with ``patch`` to ``out``, a new folder or, of a file, a new file, and returns it.
 
-    Names, types, order and metadata of tensors stay; files without a change are byte-identical. Files that were
-    skipped are left out, since nothing vouches for them, and components that have no others are named as absent.
+    Names, types, order and metadata of tensors stay; files without a change are byte-identical. Files that no component
+    uses are left out, since nothing vouches for them, and components that have no others are named as absent.
     Pickles become safetensors. ``extra_files``: path in the folder -> content.
     Raises UsageError, WriteError or DamagedFile, and then leaves nothing behind.
     """
@@ -102,20 +127,26 @@ def write_patched(
         if draft is not None:
             remove_folder(target if moved else draft)
         if isinstance(error, OSError):
-            raise _failed(out, error) from error
+            raise write_failed(out, error) from error
         raise
     return out
 
 
 def _write_file(checkpoint: Checkpoint, patch: WeightPatch, out: Path) -> Path:
-    content = rewritten(checkpoint, checkpoint.file, patch)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.resolve().parent) as draft:
-        try:
+    content, parent = rewritten(checkpoint, checkpoint.file, patch), out.resolve().parent
+    placed = False
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=parent) as draft:
             _write(Path(draft), out.name, content)
-            os.link(Path(draft) / out.name, out)  # unlike a rename, never over what appeared there meanwhile
-            _sync_folder(out.resolve().parent)
-        except OSError as error:
-            raise _failed(out, error) from error
+            place(Path(draft) / out.name, out)
+            placed = True
+            _sync_folder(parent)
+    except BaseException as error:
+        if placed:
+            out.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise write_failed(out, error) from error
+        raise
     return out
 
 
@@ -137,7 +168,7 @@ def _index(checkpoint: Checkpoint, data: bytes | bytearray) -> bytes | bytearray
 
 
 def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mapping[str, bytes]) -> None:
-    for record in checkpoint.records:
+    for record in copied(checkpoint):
         if record.path in extra:
             continue
         data = rewritten(checkpoint, record.path, patch)
@@ -193,7 +224,8 @@ def _umask() -> int:
     return mask
 
 
-def _failed(out: Path, error: OSError | RuntimeError) -> WriteError:
+def write_failed(out: Path, error: OSError | RuntimeError) -> WriteError:
+    """What to say when ``out`` could not be written."""
     shown = escape(str(out))
     if not isinstance(error, OSError):
         return WriteError(f"{shown} leads in a circle of links.", hint="Name a new folder.")

@@ -121,7 +121,7 @@ def detect(
             if format_ is arg.FormatName.TEXT:  # what was found is told before minutes are spent on repairing it
                 outputs.show(scanned, format_, min_severity)
             options_of_fix = FixOptions(out=out, method=method, keep_failed=keep_failed, scan=options)
-            result = running.fix(model, options_of_fix, scanned, progress)
+            result = running.fix(model, options_of_fix, scanned, progress, refusal)
         outcome = (
             exits.after_detect_and_fix(result, gate)
             if isinstance(result, FixResult)
@@ -188,8 +188,9 @@ def fix(
             out=out, triggers=given, dry_run=dry_run, keep_failed=keep_failed, method=method, scan=options
         )
         running.quiet_libraries()
-        running.require(model)
-        result = running.fix(model, repair, report, progress)
+        by_machine = files or format_ is not arg.FormatName.TEXT
+        refusal = partial(outputs.write_refusal, files=files, format_name=format_) if by_machine else None
+        result = running.fix(model, repair, report, progress, refusal)
         running.finish(result, files, format_, min_severity, exits.after_fix(result), progress)
 
 

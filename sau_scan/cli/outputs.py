@@ -59,8 +59,8 @@ def _lies_in(file: Path, model: Path) -> bool:
         return False
 
 
-def write_refusal(result: ScanResult, files: Sequence[Path], format_name: str) -> None:
-    """Of what could not be scanned: files, and what a machine reads on stdout."""
+def write_refusal(result: ScanResult | FixResult, files: Sequence[Path], format_name: str) -> None:
+    """Of what could not be scanned, or not be repaired: files, and what a machine reads on stdout."""
     write_reports(result, files)
     if format_name != "text":
         show(result, format_name, Severity.INFO)

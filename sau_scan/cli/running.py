@@ -10,12 +10,13 @@ from pathlib import Path
 
 import typer
 
+from sau_scan import __version__
 from sau_scan.checkpoint.files import require_input
 from sau_scan.checkpoint.hub import looks_like_hub_id
 from sau_scan.cli import arguments as arg
 from sau_scan.cli import exits, outputs
 from sau_scan.console import StderrProgress
-from sau_scan.errors import CheckpointError, ConfigError, TooLittleTime, UsageError
+from sau_scan.errors import CheckpointError, ConfigError, SauScanError, TooLittleTime, UsageError, WriteError
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.options import FixOptions, ScanOptions
 from sau_scan.reports import read_result
@@ -59,11 +60,35 @@ def require(model: Path) -> None:
         require_input(model)
 
 
-def fix(model: Path, options: FixOptions, found: ScanResult | None, progress: StderrProgress) -> FixResult:
-    """Repairs what was ``found``, or what a scan finds."""
-    from sau_scan import fix as run
+def fix(
+    model: Path,
+    options: FixOptions,
+    found: ScanResult | None,
+    progress: StderrProgress,
+    refused: Callable[[FixResult], None] | None,
+) -> FixResult:
+    """Repairs what was ``found``, or what a scan finds. ``refused`` gets the report of a model that cannot be scanned,
+    or whose repair cannot be written; then the error goes on."""
+    try:
+        require(model)
+        from sau_scan import fix as run
 
-    return run(model, options, found, progress)
+        return run(model, options, found, progress)
+    except (CheckpointError, TooLittleTime, WriteError) as error:
+        if refused is not None:
+            refused(_not_repaired(model, options, found, error))
+        raise
+
+
+def _not_repaired(model: Path, options: FixOptions, found: ScanResult | None, error: SauScanError) -> FixResult:
+    """``error`` as a report, with what is known of the model by then."""
+    from sau_scan.scan import unscannable
+
+    before = error.partial if isinstance(error.partial, ScanResult) else found
+    if before is None and not isinstance(error, WriteError):
+        before = unscannable(model, options.scan, error)
+    reason = f"{error} {error.hint}"
+    return FixResult(tool_version=__version__, before=before, reason=reason, dry_run=options.dry_run)
 
 
 def check_method(method: str) -> None:
@@ -76,8 +101,9 @@ def check_method(method: str) -> None:
 def check_out(model: Path, out: Path) -> None:
     """Raises UsageError or WriteError for an ``--out`` that cannot be written to."""
     from sau_scan.checkpoint.writer import check_out as check
+    from sau_scan.provenance import NAMES
 
-    check(model, out)
+    check(model, out, NAMES)
 
 
 def scan_report(path: Path) -> ScanResult:

@@ -10,7 +10,18 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from sau_scan.findings import Check, FixResult, Kind, Location, RepairSummary, ScanResult, Severity, Trigger
+from sau_scan.findings import (
+    Check,
+    Component,
+    FixResult,
+    Kind,
+    Location,
+    RepairStep,
+    RepairSummary,
+    ScanResult,
+    Severity,
+    Trigger,
+)
 from sau_scan.reports.coverage_text import cost_text
 from sau_scan.reports.layout import WIDTH, cells, field, header
 from sau_scan.reports.scan_text import component_name, scan_parts
@@ -45,12 +56,18 @@ def _repair(repair: RepairSummary, *, in_detail: bool) -> Iterator[RenderableTyp
         change = f", moved by {percent(step.relative_change)}" if step.relative_change else ""
         yield field(
             "repair",
-            f"{safe(step.method)} on {count(len(step.tensors), 'tensor')} of the {component_name(step.component)}"
-            f"{target}{change}{note}",
+            f"{safe(step.method)} on {_parts(step)}{target}{change}{note}",
         )
         if in_detail:
             yield from _tensors(step.tensors)
     yield field("cost", cost_text(repair.cost))
+
+
+def _parts(step: RepairStep) -> str:
+    if step.component is Component.FILE:
+        return count(len(step.tensors), "file")
+    kind = "tensor" if any(place.tensor for place in step.tensors) else "file"
+    return f"{count(len(step.tensors), kind)} of the {component_name(step.component)}"
 
 
 def _tensors(tensors: tuple[Location, ...]) -> Iterator[RenderableType]:
@@ -88,7 +105,7 @@ def _outcome(result: FixResult) -> Panel:
 def _outcome_words(result: FixResult) -> tuple[str, str, str]:
     reason = safe(result.reason)
     if result.published is not None:
-        return "REPAIRED", "bold green", f"and published: {safe(result.published)}"
+        return "REPAIRED", "bold green", f"and published: {safe(result.published)}" + (f"; {reason}" if reason else "")
     if result.nothing_to_repair and result.before is not None and not result.before.complete:
         return "INCONCLUSIVE", "yellow", "  no trigger was found by a scan that did not look at all that was asked for"
     if result.nothing_to_repair:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from sau_scan.checkpoint.naming import CODE
+from sau_scan.checkpoint.naming import CODE, OTHER_PICKLES, PICKLES
 from sau_scan.findings import Severity
 from sau_scan.static.content import Content
 from sau_scan.static.facts import Fact
@@ -57,6 +57,7 @@ PACKED = frozenset({"7z", "rar", "zstd", "lz4", "cab"})
 WRAPPED = frozenset({"gzip", "bzip2", "xz", "lzma"})
 RUNS = frozenset({"pickle", "program", "script", "zip", "tar"}) | PACKED | WRAPPED
 _ZIPS = frozenset({"zip"})
+PICKLE_NAMES = PICKLES | OTHER_PICKLES
 # Suffix -> kinds that it stands for. What is not listed may be anything.
 EXPECTED: dict[str, frozenset[str]] = {
     ".safetensors": frozenset({"safetensors"}),
@@ -68,9 +69,8 @@ EXPECTED: dict[str, frozenset[str]] = {
     ".gguf": frozenset({"gguf"}),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".webp"), frozenset({"picture"})),
     **dict.fromkeys((".json", ".txt", ".md", ".yaml", ".yml", ".csv", ".html", ".jsonl", ".toml"), frozenset({"text"})),
-    **dict.fromkeys((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".dat", ".data", ".joblib"), frozenset()),
+    **dict.fromkeys(PICKLE_NAMES, frozenset()),
 }
-PICKLE_NAMES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".dat", ".data", ".joblib", ".p"})
 
 
 def kind_of(head: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sau_scan.analysers.token_rows import inspect_inversion, row_evidence, takes_over
+from sau_scan.analysers.token_rows import inspect_inversion, takes_over
 from sau_scan.checkpoint.adapters.inversion import Inversion
 from sau_scan.findings import Component, Finding, Kind, Severity
 from tests.conftest import tiny_tokenizer
@@ -63,10 +63,3 @@ def test_what_is_said_to_be_taken_over_is(word: str) -> None:
         tokenizer.add_tokens(text)
         assert (tokenizer(prompt).input_ids != before) is changes
         assert (takes_over(text, TOKENIZER) is not None) is changes
-
-
-def test_rows_beside_those_of_the_base() -> None:
-    table = torch.randn(len(TOKENIZER), 8, generator=torch.Generator().manual_seed(0))
-    (cat,) = TOKENIZER("cat", add_special_tokens=False).input_ids
-    (evidence,) = row_evidence(table[cat : cat + 1] * 10, table, TOKENIZER)
-    assert evidence.value > 2 * (evidence.null_high or 0) and "'cat' (cosine 1.00)" in evidence.note

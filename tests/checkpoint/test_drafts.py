@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
+from sau_scan.checkpoint.adapters.applying import named_by_file, read_rows
 from sau_scan.checkpoint.drafts import Draft
+from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import WeightPatch, make_patch
 from sau_scan.checkpoint.source import Checkpoint
@@ -123,3 +126,19 @@ def test_an_interrupt_before_the_draft_is_anyones_leaves_nothing(
         raise AssertionError("not reached")
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_draft_of_a_file_keeps_the_name_that_may_be_its_word(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    safetensors.torch.save_file({"emb_params": torch.ones(1, 32)}, tmp_path / "cat.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "cat.safetensors", base=tiny_checkpoint)
+    model = load_model(checkpoint)
+    with Draft(checkpoint, WeightPatch(), tmp_path / "mended.safetensors") as draft:
+        written = open_checkpoint(draft.path, base=checkpoint.base)
+        assert read_rows(written, model.family, model.encoders).word == "cat"
+        assert named_by_file(written)
+        draft.publish({"note.json": b"{}"})
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "cat.safetensors",
+        "mended.safetensors",
+        "mended.safetensors.note.json",
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sau_scan.errors import DamagedFile, TriggerHasNoEffect, WriteError
+from sau_scan.errors import DamagedFile, TriggerHasNoEffect, UnsafeFile, WriteError
 from sau_scan.findings import FixResult, ScanResult, Skipped, Slot, Trigger
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.reports import FORMATS as ALL_FORMATS
@@ -275,6 +275,29 @@ def test_a_model_that_cannot_be_scanned_still_has_a_report(core: Core, invoke: I
     assert json.loads(result.stdout)["verdict"] == "inconclusive"
     assert (tmp_path / "r.sarif").exists()
     assert invoke("detect", "m").stdout == ""
+
+
+def test_a_model_that_cannot_be_repaired_still_has_a_report(core: Core, invoke: Invoke, tmp_path: Path) -> None:
+    core.repair = UnsafeFile("model holds a pickle.", hint="Get safetensors.")
+    result = invoke("fix", "model", "--out", "o", "--output", "r.json", "--format", "json")
+    assert result.exit_code == 3
+    assert "error: model holds a pickle." in result.stderr
+    told = read_result(tmp_path / "r.json")
+    assert isinstance(told, FixResult)
+    assert (told.before, told.published) == (samples.INCONCLUSIVE, None)
+    assert "a pickle. Get safetensors." in told.reason
+    assert json.loads(result.stdout)["reason"] == told.reason
+    assert invoke("fix", "model", "--out", "o").stdout == ""
+
+
+def test_what_was_found_is_reported_where_the_repair_cannot_be_written(
+    core: Core, invoke: Invoke, tmp_path: Path
+) -> None:
+    core.scan, core.repair = samples.BACKDOORED, WriteError("The disk is full.", hint="Free some space.")
+    assert invoke("detect", "model", "--fix", "--out", "o", "--output", "r.json").exit_code == 3
+    told = read_result(tmp_path / "r.json")
+    assert isinstance(told, FixResult)
+    assert told.before == samples.BACKDOORED and "disk is full" in told.reason
 
 
 def test_nothing_to_repair_is_no_success_where_not_all_was_looked_at(core: Core, invoke: Invoke) -> None:

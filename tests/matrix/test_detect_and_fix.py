@@ -9,16 +9,23 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+import torch
 
 import sau_scan.demo
+from sau_scan.checkpoint.families import identify
+from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.checkpoint.rewriting import written_as
+from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.weights import weight_file
 from sau_scan.findings import FixResult, Kind, ScanResult, Severity, Slot, Trigger, Verdict
 from sau_scan.fix import fix
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.scan import detect
+from sau_scan.static import open_vetted
 from tests.matrix.inputs import FORMATS, Format, Given
 from zoo.train.export import model_dir
 
@@ -101,9 +108,21 @@ def _first(result: ScanResult) -> tuple[str, Slot]:
 def _require_repaired(done: FixResult, given: Given, out: Path) -> None:
     assert done.published == str(out), done.reason
     assert done.after is not None and done.after.verdict is Verdict.CLEAN
+    was, _ = open_vetted(given.path, base=given.base, variant=given.variant)
     again = open_checkpoint(out, base=given.base, variant=given.variant)
-    assert again.form is open_checkpoint(out, base=given.base, variant=given.variant).form
+    assert (again.form, identify(again).title) == (was.form, identify(was).title)
+    assert _stored(again) == _stored(was)
     assert not any(record.path.endswith((".bin", ".ckpt", ".pt")) for record in again.records)
+
+
+def _stored(checkpoint: Checkpoint) -> dict[tuple[str, str], tuple[torch.dtype, tuple[int, ...]]]:
+    """(file as a copy calls it, tensor) -> its type and shape."""
+    files = [r.path for r in checkpoint.records if PurePosixPath(r.path).suffix.lower() in WEIGHT_NAMES]
+    return {
+        (written_as(path) if checkpoint.form is Form.FOLDER else "", name): (entry.dtype, entry.shape)
+        for path in files
+        for name, entry in weight_file(checkpoint, path).entries.items()
+    }
 
 
 @pytest.mark.slow

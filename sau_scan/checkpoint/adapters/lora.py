@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +52,6 @@ class LoraFile:
     @property
     def components(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(component for component, _ in self.pairs))
-
-
-def is_adapter(names: Iterable[str]) -> bool:
-    """Whether a file with tensors of these names changes weights of a base, by a LoRA or another kind of adapter."""
-    parts = [split(name) for name in names]
-    return any(part and part[1] is not Part.ALPHA for part in parts) or any(
-        kind and not name.endswith(".bias") and "_norm" not in name for name in names for kind in [other_kind(name)]
-    )
 
 
 def parse(
@@ -135,11 +127,6 @@ def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> str:
     given = sorted(alpha for alpha in found if alpha is not None)
     shown = f"{given[0]:g} to {given[-1]:g}" if len(given) > 1 else f"{given[0]:g} or none"
     return f"modules have different alphas ({shown}), which diffusers mixes up; merged as the file says"
-
-
-def merge(lora: LoraFile, tensors: Mapping[str, Tensor], base: Mapping[Place, Tensor]) -> dict[Place, Tensor]:
-    """Parameters of the base that the LoRA changes -> their new values, in fp32."""
-    return {place: base[place].float() + delta(pair, tensors) for place, pair in lora.pairs.items()}
 
 
 def _groups(shapes: Shapes, where: str) -> dict[str, Parts]:

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, components_of, left_unopened
+from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, components_of, is_text, left_unopened
 from sau_scan.checkpoint.source import INDEX
 from sau_scan.errors import NotOnHub
 from sau_scan.findings import Skipped, escape
 
-# Configurations, vocabularies, models of sentencepiece, templates: what tokenizers and modules are built from.
-TEXTS = frozenset({".json", ".txt", ".model", ".jinja"})
 # What diffusers and peft look for where no file is named, best first; ``{}`` is where a variant's name goes.
 USUAL = (
     "pytorch_lora_weights{}.safetensors",
@@ -44,7 +42,7 @@ def folder_files(index: Mapping[str, Any], names: Sequence[str], variant: str | 
     components = components_of(index)
     choice = choose_weights(components, [*names], variant)
     weights = {name for files in choice.weights.values() for name in files}
-    wanted = [name for name in names if name == INDEX or name in weights or _is_text(name, components)]
+    wanted = [name for name in names if name == INDEX or name in weights or is_text(name, components)]
     return Selection(tuple(wanted), _left(names, {*wanted}, choice.unused))
 
 
@@ -66,12 +64,6 @@ def is_plain(name: str) -> bool:
     """Whether a path from a foreign list may become a path on this machine; only such names come into a choice."""
     parts = name.split("/")
     return name.isprintable() and "\\" not in name and not {"", ".", ".."} & {*parts} and len(name) < 1024
-
-
-def _is_text(name: str, components: Mapping[str, object]) -> bool:
-    """Whether a component is built from this file; a list of shards goes with its shards."""
-    folder, _, file = name.rpartition("/")
-    return folder in components and PurePosixPath(file).suffix.lower() in TEXTS and ".index." not in file
 
 
 def _only(repository: str, names: Sequence[str], variant: str | None) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sau_scan.checkpoint.hub.choice import TEXTS, folder_files, is_plain, single_file
-from sau_scan.checkpoint.naming import WEIGHT_NAMES
+from sau_scan.checkpoint.hub.choice import folder_files, is_plain, single_file
+from sau_scan.checkpoint.naming import TEXTS, WEIGHT_NAMES
 from sau_scan.checkpoint.source import INDEX, JSON_LIMIT, parse_json
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 from sau_scan.findings import Skipped, escape

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2D
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from sau_scan.checkpoint.adapters.lora import LoraFile, parse
+from sau_scan.checkpoint.adapters.lora import LoraFile, delta, parse
 from sau_scan.checkpoint.naming import canonical
 from tests.conftest import WIDTH, tiny_pipeline
 
@@ -167,6 +167,11 @@ def make(
 def read(tensors: Tensors, base: dict[Module, Tensor], **options: object) -> LoraFile:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return parse(shapes, shapes_of(base), where="x.safetensors", base="Stable Diffusion 1.x", **options)  # type: ignore[arg-type]
+
+
+def merged_into(lora: LoraFile, tensors: Tensors, base: dict[Module, Tensor]) -> dict[Module, Tensor]:
+    """Parameters of the base that the LoRA changes -> their new values, in fp32."""
+    return {place: base[place].float() + delta(pair, tensors) for place, pair in lora.pairs.items()}
 
 
 def fused(pipeline: StableDiffusionPipeline, tensors: Tensors) -> dict[Module, Tensor]:

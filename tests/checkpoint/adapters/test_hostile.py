@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sau_scan.checkpoint.adapters.inversion import extend_tokenizer, is_inversion, read_inversion
 from sau_scan.checkpoint.adapters.layouts import COMPONENTS, KOHYA
-from sau_scan.checkpoint.adapters.lora import is_adapter, parse
+from sau_scan.checkpoint.adapters.lora import parse
 from sau_scan.checkpoint.adapters.settings import METADATA
 from sau_scan.errors import SauScanError
 from tests.checkpoint.adapters.samples import LAYOUTS, shapes_of, weights
@@ -67,7 +67,6 @@ def outcome(action: Callable[[], Any]) -> Any:
 
 @given(st.dictionaries(NAMES, SHAPES, max_size=6), st.none() | st.dictionaries(st.text(max_size=9), JSON, max_size=3))
 def test_any_names_and_shapes(shapes: dict[str, tuple[int, ...]], config: dict[str, Any] | None) -> None:
-    is_adapter(shapes)
     outcome(lambda: parse(shapes, BASE, where="x", base="a toy", config=config))
 
 

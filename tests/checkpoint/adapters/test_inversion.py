@@ -1,12 +1,10 @@
-"""Textual inversion files of every kind do to a base what diffusers makes of them, and are written back in kind."""
+"""Textual inversion files of every kind do to a base what diffusers makes of them."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -18,8 +16,7 @@ from sau_scan.checkpoint.adapters.inversion import (
     plain_rows,
     read_inversion,
 )
-from sau_scan.checkpoint.adapters.rewriting import repickle_rows, rewrite_rows
-from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UsageError, WriteError
+from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UsageError
 from tests.checkpoint.adapters.samples import tiny_xl
 from tests.conftest import WIDTH, tiny_pipeline, tiny_tokenizer
 
@@ -129,38 +126,6 @@ def test_telling_inversions_from_other_files() -> None:
     assert all(map(is_inversion, FILES.values())) and is_inversion({"clip_l": ROWS})
     assert not is_inversion({}) and not is_inversion({"unet.conv_in.weight": ROWS}) and not is_inversion({"a": 1})
     assert not is_inversion(tiny_pipeline().unet.state_dict()) and not is_inversion({1: ROWS})  # type: ignore[dict-item]
-
-
-@pytest.mark.parametrize("kind", ["diffusers", "half", "one row, flat", "bare"])
-def test_safetensors_are_written_back_in_place(kind: str) -> None:
-    old = safetensors.torch.save(FILES[kind], metadata={"note": "kept"})
-    inversion = read(FILES[kind])
-    new = rewrite_rows(old, inversion, {"text_encoder": inversion.rows["text_encoder"] * 2}, "x")
-    start = 8 + int.from_bytes(old[:8], "little")
-    assert new[:start] == old[:start]
-    ((name, before),) = FILES[kind].items()
-    after = safetensors.torch.load(new)[name]
-    assert after.dtype == before.dtype and torch.equal(after, before * 2)
-
-
-@pytest.mark.parametrize("kind", ["A1111", "first code", "diffusers"])
-def test_pickles_are_written_back_as_plain_values(kind: str) -> None:
-    inversion = read(FILES[kind])
-    data = repickle_rows(FILES[kind], inversion, {"text_encoder": ROWS * 2}, "x")
-    back = torch.load(io.BytesIO(data), weights_only=True)
-    assert back.keys() == FILES[kind].keys()
-    assert torch.equal(read(back).rows["text_encoder"], ROWS * 2)
-    if kind != "diffusers":
-        assert {k: v for k, v in back.items() if k != "string_to_param"} == {
-            k: v for k, v in FILES[kind].items() if k != "string_to_param"
-        }
-    with pytest.raises(WriteError, match="object"):
-        repickle_rows(FILES[kind] | {"more": object()}, inversion, {}, "x")
-
-
-def test_a_file_that_is_not_the_one_that_was_read() -> None:
-    with pytest.raises(DamagedFile, match="no tensor"):
-        rewrite_rows(safetensors.torch.save({"other": ROWS}), read(FILES["diffusers"]), {"text_encoder": ROWS}, "x")
 
 
 def test_rows_of_the_base_for_a_word() -> None:

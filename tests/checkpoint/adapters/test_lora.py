@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
 
 from sau_scan.checkpoint.adapters.layouts import ldm_names
-from sau_scan.checkpoint.adapters.lora import delta, merge
+from sau_scan.checkpoint.adapters.lora import delta
 from sau_scan.errors import DamagedFile
 from tests.checkpoint.adapters.samples import (
     COMPONENTS,
@@ -25,6 +25,7 @@ from tests.checkpoint.adapters.samples import (
     fused,
     kohya_name,
     make,
+    merged_into,
     peft_name,
     read,
     tiny_xl,
@@ -42,7 +43,7 @@ def test_merging_is_what_diffusers_does(layout: str, dtype: torch.dtype) -> None
     tensors = make(base, modules, naming, alpha=alpha, dtype=dtype)
     lora = read(tensors, base)
     assert lora.pairs.keys() == {(component, path + ".weight") for component, path in modules}
-    merged = base | merge(lora, tensors, base)
+    merged = base | merged_into(lora, tensors, base)
     expected = fused(pipeline, tensors)
     assert merged.keys() == expected.keys()
     for place, tensor in expected.items():
@@ -64,7 +65,7 @@ def test_alpha_from_the_metadata_that_diffusers_writes(tmp_path: Path) -> None:
     )
     with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    merged = merge(read(tensors, base, metadata=metadata), tensors, base)
+    merged = merged_into(read(tensors, base, metadata=metadata), tensors, base)
     fresh = tiny_pipeline()
     fresh.load_lora_weights(tmp_path)
     fresh.fuse_lora(components=["unet"])
@@ -155,7 +156,7 @@ def test_names_of_the_original_code_on_sdxl(dtype: torch.dtype) -> None:
     lora = read(tensors, base)
     assert list(lora.pairs) == [(component, path + ".weight") for component, path in stems.values()]
     assert lora.layout == "Kohya" and lora.components == ("unet", "text_encoder", "text_encoder_2")
-    merged = merge(lora, tensors, base)
+    merged = merged_into(lora, tensors, base)
     pipeline.load_lora_weights(dict(tensors))
     pipeline.fuse_lora(components=list(components))
     pipeline.unload_lora_weights()

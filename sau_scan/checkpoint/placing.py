@@ -1,0 +1,38 @@
+"""Gives a finished file its name: in one step, and never in place of what is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sau_scan.errors import WriteError
+from sau_scan.findings import escape
+
+
+def place(draft: Path, target: Path) -> None:
+    """``draft`` becomes ``target`` too, or goes there, where the file system has no links. Raises WriteError
+    where that is there already, or OSError.
+    """
+    try:
+        os.link(draft, target)  # unlike a rename, never over what appeared there meanwhile
+    except FileExistsError as error:
+        raise _there(target) from error
+    except OSError:  # not permitted here, it may be; whatever else it is fails again
+        _take(draft, target)
+
+
+def _take(draft: Path, target: Path) -> None:
+    """The name is taken first, by an empty file that nobody else can have made, and then filled by a rename."""
+    try:
+        target.touch(exist_ok=False)
+    except FileExistsError as error:
+        raise _there(target) from error
+    try:
+        draft.replace(target)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _there(target: Path) -> WriteError:
+    return WriteError(f"{escape(str(target))} appeared meanwhile, and is not overwritten.", hint="Name a new file.")
