@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sau_scan.checkpoint.hub import from_address
 from sau_scan.errors import UsageError
 from sau_scan.findings import Slot, Trigger, escape
 
@@ -31,7 +32,7 @@ def model(text: str) -> Path:
     """A path or a hub id. What is written as a path and is not there stays a path: no hub is asked for it."""
     if not text:
         raise ValueError("an empty name; in a script, is the variable set?")
-    path = Path(text)
+    path = Path(from_address(text))
     return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import typer
 
 from sau_scan.checkpoint.files import require_input
-from sau_scan.checkpoint.hub import looks_like_hub_id
+from sau_scan.checkpoint.hub import has_form_of_hub_id, looks_like_hub_id
 from sau_scan.cli import arguments as arg
 from sau_scan.cli import exits, outputs
 from sau_scan.console import StderrProgress
-from sau_scan.errors import CheckpointError, ConfigError, TooLittleTime, UsageError
+from sau_scan.errors import CheckpointError, ConfigError, NotACheckpoint, TooLittleTime, UsageError
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.options import FixOptions, ScanOptions
 from sau_scan.reports import read_result
@@ -54,9 +54,16 @@ def detect(
 
 
 def require(model: Path) -> None:
-    """Before libraries are loaded for seconds."""
-    if not looks_like_hub_id(str(model)):
+    """Before libraries are loaded for seconds. Raises NotACheckpoint where there is nothing."""
+    if looks_like_hub_id(str(model)):
+        return
+    try:
         require_input(model)
+    except NotACheckpoint as error:
+        if has_form_of_hub_id(str(model)) and not os.path.lexists(model):
+            first = escape(str(model).split("/")[0])
+            error.hint += f" {first}/ is here, so this is a path; a repository of the hub is {escape(str(model))}@main."
+        raise
 
 
 def fix(model: Path, options: FixOptions, found: ScanResult | None, progress: StderrProgress) -> FixResult:
