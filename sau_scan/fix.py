@@ -266,19 +266,19 @@ class _Run:
 
     def _record(self, outcome: Outcome, draft: Path) -> bytes:
         """What a later reader of the folder needs to know; the same for the same repair."""
-        repair, options = self._summary(), self.options
-        written = open_checkpoint(draft, variant=options.scan.variant, base=self.checkpoint.base).records
-        whole = self.checkpoint.form is Form.FOLDER
+        own, base, options = self.checkpoint, self.checkpoint.base, self.options
+        written = open_checkpoint(draft, variant=options.scan.variant, base=base).records
         after = {r.path: r.sha256 for r in written}
-        names = {r.path: written_as(r.path) if whole else draft.name for r in self.checkpoint.records}
+        names = {r.path: written_as(r.path) if own.form is Form.FOLDER else draft.name for r in own.records}
         data = {
             "tool": f"sau-scan {__version__}",
             "verified": outcome.verification.passed,
             "method": options.method,
             "seed": options.scan.seed,
             "triggers": [case.trigger.model_dump(mode="json") for case in self.campaign.cases],
-            "repair": repair.model_dump(mode="json", exclude={"cost"}),
-            "files": {r.path: {"before": r.sha256, "after": after.get(names[r.path])} for r in self.checkpoint.records},
+            "repair": self._summary().model_dump(mode="json", exclude={"cost"}),
+            "files": {r.path: {"before": r.sha256, "after": after.get(names[r.path])} for r in own.records},
+            "base": {r.path: r.sha256 for r in base.records} if base is not None else None,
             "verification": outcome.verification.model_dump(mode="json"),
         }
         return (json.dumps(data, indent=2) + "\n").encode()
