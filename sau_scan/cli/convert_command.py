@@ -14,6 +14,7 @@ from rich.text import Text
 from sau_scan.cli import arguments as arg
 from sau_scan.cli.guard import guarded
 from sau_scan.cli.outputs import emit, print_rich
+from sau_scan.cli.running import quiet_libraries
 from sau_scan.console import StderrProgress
 from sau_scan.reports.layout import field
 from sau_scan.reports.words import count, safe, size
@@ -40,10 +41,11 @@ def convert(
 ) -> None:
     """Write the tensors of a pickle as safetensors, without running the pickle.
 
-    Its opcodes are examined first; nothing is loaded if they ask for more than tensors. Every tensor is read back and
-    compared bit for bit.
+    Nothing is loaded of a pickle that asks for more than tensors. Every tensor is read back and compared bit for bit.
+    Exit codes: 0 converted, 2 wrong names or not a pickle, 3 refused, damaged or not writable.
     """
     with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
+        quiet_libraries()
         from sau_scan.convert import convert as run
 
         done = run(source, target, progress)

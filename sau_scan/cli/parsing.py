@@ -36,6 +36,21 @@ def model(text: str) -> Path:
     return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
 
 
+def require_no_idle_options(
+    *, fix: bool, out: Path | None, method: str | None, keep_failed: bool, dry_run: bool
+) -> None:
+    """What detect would not use is refused: whoever gave it expects something."""
+    if fix != (out is not None):
+        raise UsageError("--fix and --out belong together.", hint="Name a new folder or file: --fix --out OUT.")
+    if fix and dry_run:
+        raise UsageError(
+            "--dry-run repairs nothing.", hint="Leave out --fix and --out; sau-scan fix --dry-run plans a repair."
+        )
+    idle = "--method" if method is not None else "--keep-failed" if keep_failed else ""
+    if idle and not fix:
+        raise UsageError(f"{idle} is about a repair, and none is asked for.", hint="Add --fix --out OUT.")
+
+
 def share(text: str) -> float:
     """``95``, ``95%`` and ``0.95`` all mean 95 %, for a gate must not become lax by a spelling; ``1`` means all."""
     stripped = text.strip()

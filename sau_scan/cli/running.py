@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
@@ -19,21 +19,30 @@ from sau_scan.errors import CheckpointError, ConfigError, NotACheckpoint, TooLit
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.options import FixOptions, ScanOptions
 from sau_scan.reports import read_result
+from sau_scan.reports.files import write_atomically
+from sau_scan.reports.text import plain
 
 
-def estimate(model: Path, options: ScanOptions, format_: arg.FormatName, progress: StderrProgress) -> None:
-    """Prints what each budget would take."""
-    if format_ is arg.FormatName.SARIF:
-        raise UsageError("A plan has no form in SARIF.", hint="Use --format text or json with --dry-run.")
+def estimate(
+    model: Path, options: ScanOptions, format_: arg.FormatName, files: list[Path], progress: StderrProgress
+) -> None:
+    """Tells what each budget would take, on stdout and in ``files``."""
+    if format_ is arg.FormatName.SARIF or any(file.suffix.lower() == ".sarif" for file in files):
+        raise UsageError("What a scan would take has no form in SARIF.", hint="With --dry-run, use text or JSON.")
     require(model)
     from sau_scan.cli import estimate_text
     from sau_scan.estimate import estimate as run
 
     found = run(model, options, progress)
+    table = estimate_text.as_table(found, options.budget.value)
+    for file in files:
+        is_json = file.suffix.lower() == ".json"
+        write_atomically(file, (estimate_text.as_json(found) if is_json else plain(table)).encode())
     if format_ is arg.FormatName.JSON:
         outputs.emit(estimate_text.as_json(found))
     else:
-        outputs.print_rich(estimate_text.as_table(found, options.budget.value))
+        outputs.print_rich(table)
+    _tell_written(files, progress)
 
 
 def detect(
@@ -110,13 +119,16 @@ def finish(
     """Files first: whoever closes the pipe early still has them."""
     outputs.write_reports(result, files)
     outputs.show(result, format_, min_severity)
-    names = [str(file) for file in (*files, *written)]
-    if names:
-        progress.line("wrote", "  ".join(names))
+    _tell_written((*files, *written), progress)
     progress.line(f"exit {outcome.code}", outcome.reason)
     if progress.quiet and outcome.code is exits.Code.INCOMPLETE:  # a gate that fails says why
         StderrProgress().line(f"exit {outcome.code}", outcome.reason)
     raise typer.Exit(outcome.code)
+
+
+def _tell_written(files: Sequence[Path], progress: StderrProgress) -> None:
+    if files:
+        progress.line("wrote", "  ".join(map(str, files)))
 
 
 def quiet_libraries() -> None:
