@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from sau_scan.checkpoint.hub import Hub, HubSnapshot, looks_like_hub_id, resolve
+from sau_scan.checkpoint.hub.commands import fetched_first, renamed
 from sau_scan.checkpoint.naming import CODE
 from sau_scan.errors import SauScanError, UsageError
-from sau_scan.findings import Finding, ModelInfo, ScanResult, Severity, Skipped, escape
+from sau_scan.findings import Finding, ModelInfo, ScanResult, Severity, Skipped
 from sau_scan.options import Progress, ScanOptions
 from sau_scan.static import in_base
 from sau_scan.static.facts import Fact, findings
@@ -43,15 +44,24 @@ class Arrived:
             notes = (in_base(finding, self.base.root) for finding in _code(self.base))
             yield from (note for note in notes if isinstance(note, Finding))
 
+    @property
+    def fetched(self) -> tuple[HubSnapshot, ...]:
+        return tuple(snapshot for snapshot in (self.snapshot, self.base) if snapshot is not None)
+
     def told(self, result: ScanResult) -> ScanResult:
-        """``result`` of the private folder, as one of what the user named."""
-        model = result.model
-        if self.snapshot is not None:
-            model = _model(model, self.snapshot)
-        if self.base is not None and model.base is not None:
-            model = model.model_copy(update={"base": _model(model.base, self.base)})
-        named = result.model_copy(update={"model": model})
-        return ScanResult.model_validate(self._renamed(named.model_dump())) if self.snapshot or self.base else result
+        """``result`` of the private folder, as one of what the user named; that of another place stays."""
+        if not self.fetched:
+            return result
+        named = result.model_copy(update={"model": self._model(result.model)})
+        return ScanResult.model_validate(self._renamed(named.model_dump()))
+
+    def _model(self, model: ModelInfo) -> ModelInfo:
+        base = self._model(model.base) if model.base is not None else None
+        for snapshot in self.fetched:
+            if PurePath(model.path).is_relative_to(snapshot.folder):
+                hub = {"source": snapshot.site, "revision": snapshot.revision, "commit": snapshot.commit}
+                return model.model_copy(update={"path": snapshot.name, "base": base, **hub})
+        return model.model_copy(update={"base": base})
 
     def tell(self, error: SauScanError) -> None:
         """The same for an error."""
@@ -63,12 +73,12 @@ class Arrived:
     def _renamed(self, value: Any) -> Any:
         """Texts that name the private folder name the repository instead."""
         if isinstance(value, str):
-            for snapshot in filter(None, (self.snapshot, self.base)):
-                for folder in (str(snapshot.folder), escape(str(snapshot.folder))):
-                    value = value.replace(folder, snapshot.id)
-            return value
+            return renamed(value, self.fetched)
         if isinstance(value, dict):
-            return {key: self._renamed(inner) for key, inner in value.items()}
+            return {
+                key: fetched_first(inner, self.fetched) if key == "next_step" else self._renamed(inner)
+                for key, inner in value.items()
+            }
         return type(value)(map(self._renamed, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -109,14 +119,3 @@ def _code(snapshot: HubSnapshot) -> Iterator[Finding]:
             at_once = path.stem == "pipeline" if path.parent == PurePosixPath() else str(path.parent) in loaded
             fact = Fact("code", UNFETCHED, None if at_once else Severity.MEDIUM)
             yield from findings(snapshot.folder, skipped.what, [fact])
-
-
-def _model(model: ModelInfo, snapshot: HubSnapshot) -> ModelInfo:
-    return model.model_copy(
-        update={
-            "path": snapshot.name,
-            "source": snapshot.site,
-            "revision": snapshot.revision,
-            "commit": snapshot.commit,
-        }
-    )

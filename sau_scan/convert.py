@@ -22,14 +22,14 @@ from typing import Any
 from torch import Tensor
 
 from sau_scan.checkpoint.files import opened, require_input
-from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
 from sau_scan.checkpoint.placing import place
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, read_entries, tensor_bytes
-from sau_scan.errors import DamagedFile, UnsafeFile, UsageError
+from sau_scan.errors import DamagedFile, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
 from sau_scan.reports.files import failed
+from sau_scan.reports.words import count
 from sau_scan.static import Watch, blocks
 
 CHUNK = 4 * 2**20
@@ -56,13 +56,14 @@ class ConvertedFile(Value):
 
 class Conversion(Value):
     """``dropped``: what was no tensor, or not among the weights. ``shared``: names whose tensors shared memory with
-    another's, and which have copies of their own now."""
+    another's, and which have copies of their own now. ``nest``: the part of the pickle that the names count from."""
 
     before: ConvertedFile
     after: ConvertedFile
     tensors: tuple[ConvertedTensor, ...]
     dropped: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
+    nest: str = ""
 
 
 def convert(source: Path | str, target: Path | str, progress: Progress | None = None) -> Conversion:
@@ -77,7 +78,7 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
     with opened(real.parent, real.name) as file:
         digest = _vetted(source, file)
         content = load_tensors(file.fileno(), shown)
-        found, dropped = weights(content, shown)
+        found, dropped, nest = weights(content, shown)
         del content
         size = file.seek(0, os.SEEK_END)
         _require_storable(found, size, shown)
@@ -96,6 +97,7 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
         tensors=tuple(_described(name, tensor) for name, tensor in found.items()),
         dropped=dropped,
         shared=_shared(found),
+        nest=nest,
     )
 
 
@@ -107,11 +109,13 @@ def _require_names(source: Path, target: Path) -> None:
         raise UsageError(
             f"{shown} is a safetensors file already.", hint="There is nothing to convert; scan it with sau-scan detect."
         )
-    if source.is_dir() or source.suffix.lower() not in PICKLES:
-        known = ", ".join(sorted(PICKLES))
-        raise UsageError(f"{shown} is not a file of pickled weights.", hint=f"Give one file, called {known}.")
+    if source.is_dir():
+        raise UsageError(f"{shown} is a folder.", hint="Name one file; sau-scan fix converts those of a whole folder.")
     if target.suffix != ".safetensors":
-        raise UsageError(f"{aim} does not end in .safetensors.", hint="Name the new file so that readers know it.")
+        raise UsageError(f"{aim} does not end in .safetensors.", hint="Name a new file that does.")
+    if not target.absolute().parent.is_dir():
+        parent = escape(str(target.absolute().parent))
+        raise WriteError(f"{parent} does not exist.", hint="Create it first (mkdir -p).")
     if os.path.lexists(target):
         raise UsageError(f"{aim} exists, and is not overwritten.", hint="Name a new file.")
 
@@ -130,6 +134,11 @@ def _vetted(source: Path, file: BufferedReader) -> str:
             f"{escape(str(source))} was not opened. {told or 'It could not be examined to its end.'}",
             hint="Do not load it with anything else. Get the weights as safetensors from their source.",
         )
+    if not any(isinstance(note, Finding) and note.id == "file/pickle" for note in notes):
+        raise UsageError(
+            f"{escape(str(source))} is not a file of pickled weights.",
+            hint="Give a pickle that torch.save wrote; most are called .ckpt, .pt, .pth or .bin.",
+        )
     return digest
 
 
@@ -138,10 +147,10 @@ def _sha256(file: BufferedReader, also: Any = None) -> str:
     digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
     with open(file.fileno(), "rb", buffering=0, closefd=False) as plain:
         plain.seek(0)
-        while count := plain.readinto(buffer):
-            digest.update(buffer[:count])
+        while size := plain.readinto(buffer):
+            digest.update(buffer[:size])
             if also is not None:
-                also(buffer[:count])
+                also(buffer[:size])
     return digest.hexdigest()
 
 
@@ -222,4 +231,4 @@ def _compare(draft: Path, found: Mapping[str, Tensor], progress: Progress) -> No
             progress.advance((entry.end - entry.begin) // _MEGABYTE)
     if entries.keys() != found.keys():
         raise DamagedFile(f"{shown} lacks tensors that were written.", hint="Check the disk.")
-    progress.done(f"{len(entries):,} tensors written, and read back bit for bit")
+    progress.done(f"{count(len(entries), 'tensor')} written, and read back bit for bit")

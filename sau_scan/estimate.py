@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.memory import peak_bytes
 from sau_scan.errors import TooLittleTime
 from sau_scan.findings import Finding
 from sau_scan.options import Budget, Progress, ScanOptions, Silent
 from sau_scan.preparation import prepare, survey
-from sau_scan.rules import load_rules
+from sau_scan.rules import Rule, load_rules
 from sau_scan.static import open_vetted, require_harmless
 
 
@@ -52,11 +54,16 @@ def estimate(path: Path | str, options: ScanOptions | None = None, progress: Pro
     Raises what ``detect`` raises, but for a budget that does not fit into ``max_time``, which is told.
     """
     options, progress = options or ScanOptions(), progress or Silent()
-    started = time.perf_counter()
     rules = load_rules(options.rules)
     check_compute(options.device, options.dtype)
+    with arrived(path, options, progress) as place:
+        return _estimate(place, rules, progress)
+
+
+def _estimate(place: Arrived, rules: Sequence[Rule], progress: Progress) -> Estimate:
+    started, options = time.perf_counter(), place.options
     progress.stage("files", 1)
-    checkpoint, notes = open_vetted(path, variant=options.variant, base=options.base)
+    checkpoint, notes = open_vetted(place.path, variant=options.variant, base=options.base)
     progress.done(f"{len(checkpoint.records)} vetted")
     require_harmless(checkpoint, [note for note in notes if isinstance(note, Finding)])
     model = load_model(checkpoint, device=options.device, dtype=options.dtype)
@@ -84,4 +91,5 @@ def estimate(path: Path | str, options: ScanOptions | None = None, progress: Pro
             )
         )
     kind = str(model.dtype).removeprefix("torch.")
-    return Estimate(str(checkpoint.root), model.family.title, str(model.device), kind, tuple(found))
+    name = place.snapshot.name if place.snapshot is not None else str(checkpoint.root)
+    return Estimate(name, model.family.title, str(model.device), kind, tuple(found))

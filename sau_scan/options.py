@@ -9,6 +9,8 @@ from typing import Protocol
 
 from sau_scan.findings import Trigger
 
+DEFAULT_METHOD = "sau"
+
 
 class Budget(StrEnum):
     """How much a scan may cost in UNet passes."""
@@ -46,7 +48,7 @@ class FixOptions:
     triggers: tuple[Trigger, ...] = ()
     dry_run: bool = False
     keep_failed: bool = False
-    method: str = "sau"
+    method: str = DEFAULT_METHOD
     scan: ScanOptions = ScanOptions()
 
 

@@ -188,7 +188,7 @@ def _unopened(place: Arrived, error: SauScanError, seconds: float) -> ScanResult
     files = [*place.code, *(n for n in vetted.notes if isinstance(n, Finding))]
     skipped = [*place.left, *(n for n in vetted.notes if isinstance(n, Skipped))]
     skipped.append(Skipped(what="model", reason=f"not scanned: {error}", planned=True))
-    model = ModelInfo(path=str(place.path), family="unknown", form="folder" if place.path.is_dir() else "file")
+    model = _unknown(place.path).model_copy(update={"files": vetted.records})
     known = _not_scanned(model, vetted.read, place.options, files, skipped, seconds)
     if known.verdict is Verdict.SUSPICIOUS:
         return known
@@ -222,10 +222,16 @@ def unscannable(path: Path, options: ScanOptions, error: SauScanError) -> ScanRe
     return ScanResult(
         tool_version=__version__,
         verdict=Verdict.INCONCLUSIVE,
-        model=ModelInfo(path=str(path), family="unknown"),
+        model=_unknown(Path(path)),
         findings=(),
         coverage=nothing_covered(0, options, [reason], 0.0),
     )
+
+
+def _unknown(path: Path) -> ModelInfo:
+    """Of what could not be opened, or is not there."""
+    form = "folder" if path.is_dir() else "file" if path.is_file() else "not there"
+    return ModelInfo(path=str(path), family="unknown", form=form)
 
 
 def _model_info(checkpoint: Checkpoint) -> ModelInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +16,16 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from sau_scan.arrival import arrived
 from sau_scan.checkpoint.hub import Hub
+from sau_scan.conclude import fix_command
 from sau_scan.errors import NotACheckpoint, UsageError
-from sau_scan.findings import Location, Severity
-from sau_scan.options import ScanOptions
+from sau_scan.estimate import estimate
+from sau_scan.findings import Finding, Location, Severity
+from sau_scan.options import ScanOptions, Silent
 from sau_scan.scan import detect
 from tests.hub_server import FakeHub, files_below, serving
+from tests.reports import samples
 
 
 class Canary:
@@ -72,6 +77,46 @@ def test_what_the_base_left_on_the_hub_is_told_too(hub: FakeHub, tiny_checkpoint
     assert found.id == "file/code" and found.location == Location(path="pipeline.py", base="org/base")
     assert "org/base/unet/other.bin" in {skipped.what for skipped in report.coverage.skipped}
     assert "sau-scan-" not in report.model_dump_json()
+
+
+def test_next_steps_are_of_the_hub_at_the_commit(hub: FakeHub, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    commit = hub.repo("org/name").push(files_below(tiny_checkpoint))
+    silent = Silent()
+    with arrived(f"org/name@{commit}", ScanOptions(offline=False, base=Path("org/name")), silent) as place:
+        base = place.options.base
+        assert base is not None
+        unet = str(place.path / "unet/a b.bin")
+        found = {
+            "fix": fix_command(str(place.path), base, " --trigger x"),
+            "fix a file": fix_command(str(place.path / "lora.safetensors"), base),
+            "base": fix_command(str(base), None),
+            "look": f"xxd {shlex.quote(unet)} | head",
+        }
+        sample = samples.CLEAN.model_copy(update={"findings": tuple(_finding(command) for command in found.values())})
+        commands = [finding.next_step for finding in place.told(sample).findings]
+    at = f"--revision {commit}"
+    assert commands == [
+        f"sau-scan fix org/name {at} --base org/name@{commit} --trigger x --out name-fixed",
+        f"sau-scan fix org/name/lora.safetensors {at} --base org/name@{commit} --out lora-fixed.safetensors",
+        f"sau-scan fix org/name {at} --out name-fixed",
+        f"hf download org/name 'unet/a b.bin' {at} --local-dir name && xxd 'name/unet/a b.bin' | head",
+    ]
+
+
+def test_a_result_of_another_place_stays(hub: FakeHub, tiny_checkpoint: Path) -> None:
+    hub.repo("org/name").push(files_below(tiny_checkpoint))
+    with arrived("org/name", ScanOptions(offline=False), Silent()) as place:
+        assert place.told(samples.CLEAN).model == samples.CLEAN.model
+
+
+def test_an_estimate_is_of_what_is_fetched(hub: FakeHub, tiny_checkpoint: Path) -> None:
+    hub.repo("org/name").push(files_below(tiny_checkpoint))
+    found = estimate("org/name", ScanOptions(offline=False, max_time=0.01))
+    assert found.path == "org/name" and found.family == "Stable Diffusion 1.x"
+
+
+def _finding(command: str) -> Finding:
+    return samples.BACKDOORED.findings[0].model_copy(update={"next_step": command})
 
 
 def test_errors_name_the_repository(hub: FakeHub) -> None:

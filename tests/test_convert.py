@@ -11,6 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors
 import torch
@@ -22,6 +23,8 @@ from sau_scan.checkpoint import tensor_file
 from sau_scan.cli.app import app
 from sau_scan.convert import Conversion, convert
 from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError, WriteError
+from sau_scan.findings import Finding
+from sau_scan.static.vetting import vet_file
 
 STATE = {
     "a.weight": torch.arange(6.0).reshape(2, 3),
@@ -95,7 +98,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, target: Path) -> None:
     content = {"epoch": 3, "optimizer": [{"m": torch.ones(1)}], "state_dict": OrderedDict(STATE) | {"note\x1b": "x"}}
     done = convert(saved(tmp_path, content), target)
     assert load_file(target).keys() == STATE.keys()
-    assert done.dropped == ("epoch (int)", "optimizer (list)", r"note\x1b (str)")
+    assert done.dropped == ("epoch (int)", "optimizer (list with 1 tensor)", r"note\x1b (str)")
 
 
 @pytest.mark.parametrize(
@@ -106,8 +109,8 @@ def test_what_is_left_out_is_said(tmp_path: Path, target: Path) -> None:
         ({"epoch": 1}, NotACheckpoint, "no tensors with names"),
         (torch.ones(2), NotACheckpoint, "no tensors with names"),
         ([torch.ones(2)], NotACheckpoint, "no tensors with names"),
-        ({"z": torch.ones(1, dtype=torch.complex64)}, NotACheckpoint, "'z' as torch.strided torch.complex64"),
-        ({"z": torch.ones(2, 2).to_sparse()}, NotACheckpoint, "'z' as torch.sparse_coo"),
+        ({"z": torch.ones(1, dtype=torch.complex64)}, NotACheckpoint, "'z' as strided complex64"),
+        ({"z": torch.ones(2, 2).to_sparse()}, NotACheckpoint, "'z' as sparse_coo"),
         ({"__metadata__": torch.ones(1)}, UnsafeFile, "a tensor called '__metadata__'"),
         ({"a\x1b": torch.ones(1)}, UnsafeFile, r"a tensor called 'a\\x1b'"),
         ({"z": torch.ones(1).expand(2**40)}, UnsafeFile, "repeat the same memory"),
@@ -161,15 +164,16 @@ def test_cut_short(tmp_path: Path, target: Path) -> None:
     [
         ("old.safetensors", "new.safetensors", "is a safetensors file already"),
         ("old.txt", "new.safetensors", "is not a file of pickled weights"),
-        ("folder.ckpt", "new.safetensors", "is not a file of pickled weights"),
+        ("folder.ckpt", "new.safetensors", "is a folder"),
         ("old.ckpt", "new.ckpt", "does not end in .safetensors"),
         ("old.ckpt", "old.safetensors", "exists, and is not overwritten"),
         ("old.ckpt", "link.safetensors", "exists, and is not overwritten"),
     ],
 )
 def test_names_that_do_not_do(tmp_path: Path, source: str, target: str, words: str) -> None:
-    for name in ("old.ckpt", "old.safetensors", "old.txt"):
+    for name in ("old.ckpt", "old.safetensors"):
         saved(tmp_path, STATE, name)
+    (tmp_path / "old.txt").write_text("Weights of a model, in words.")
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "link.safetensors").symlink_to("nowhere")
     refused(UsageError, words, tmp_path / source, tmp_path / target)
@@ -177,8 +181,46 @@ def test_names_that_do_not_do(tmp_path: Path, source: str, target: str, words: s
 
 def test_missing_places(tmp_path: Path, target: Path) -> None:
     refused(NotACheckpoint, "does not exist", tmp_path / "none.ckpt", target)
-    with pytest.raises(WriteError):
+    with pytest.raises(WriteError, match=r"none does not exist") as caught:
         convert(saved(tmp_path, STATE), tmp_path / "none" / "new.safetensors")
+    assert "mkdir" in caught.value.hint
+
+
+def test_its_content_says_what_it_is(tmp_path: Path, target: Path) -> None:
+    assert len(convert(saved(tmp_path, STATE, "weights.dat"), target).tensors) == len(STATE)
+
+
+TENSOR = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("content", "advised"),
+    [
+        ({"x": TENSOR}, True),
+        ({"x": TENSOR, "kept": {1, 2}, "rate": 1e-4}, True),
+        ({"epoch": 3}, False),
+        ({"x": TENSOR, "loss": np.float64(0.5)}, False),
+        ({"x": TENSOR, "table": np.ones(2)}, False),
+    ],
+)
+def test_it_is_advised_only_where_it_does(tmp_path: Path, target: Path, content: Any, advised: bool) -> None:
+    source = saved(tmp_path, content)
+    (found,) = [note for note in vet_file(source) if isinstance(note, Finding) and note.id == "file/pickle"]
+    assert ("sau-scan convert" in found.next_step) is advised
+    if advised:
+        convert(source, target)
+    else:
+        with pytest.raises(SauScanError):
+            convert(source, target)
+
+
+def test_what_is_left_out_is_told_for_what_it_is(tmp_path: Path, target: Path) -> None:
+    content = {"state_dict": {"a": TENSOR, 5: TENSOR}, "ema": {"a": TENSOR, "b": [TENSOR]}, "epoch": 3}
+    done = convert(saved(tmp_path, content), target)
+    assert done.dropped == ("ema (dict with 2 tensors)", "epoch (int)", "5 (tensor)") and done.nest == "state_dict"
+    state = {"state": {0: {"exp": TENSOR}}}
+    target.unlink()
+    refused(NotACheckpoint, r"but state\.0 \(dict with 1 tensor\)", saved(tmp_path, state, "optimizer.bin"), target)
 
 
 def test_a_full_disk(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

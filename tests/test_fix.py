@@ -103,6 +103,7 @@ def test_a_repair_that_passes_is_published_with_its_record(world: World, tiny_ch
     record = json.loads((tmp_path / "out" / flow.PROVENANCE).read_text())
     assert record["verified"] is True
     assert record["triggers"][0]["text"] == "star"
+    assert record["base"] is None
     changed = [path for path, of in record["files"].items() if of["before"] != of["after"]]
     assert changed == ["unet/diffusion_pytorch_model.safetensors"]
     for path, of in record["files"].items():
@@ -113,6 +114,18 @@ def test_a_repair_that_passes_is_published_with_its_record(world: World, tiny_ch
     assert result.after is not None
     assert result.after.model.path == str(tmp_path / "out")
     assert names(tmp_path) == {"out"}
+
+
+def test_the_record_names_the_base_by_its_hashes(
+    world: World, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.scans = [scan(finding(STAR))]
+    monkeypatch.setattr(flow, "verify", lambda *_: outcome())
+    unet = tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors"
+    options = FixOptions(out=tmp_path / "out.safetensors", scan=ScanOptions(base=tiny_checkpoint))
+    assert flow.fix(unet, options).published
+    record = json.loads((tmp_path / f"out.safetensors.{flow.PROVENANCE}").read_text())
+    assert record["base"] == {r.path: r.sha256 for r in open_checkpoint(tiny_checkpoint).records}
 
 
 def test_a_repair_that_fails_leaves_nothing(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:

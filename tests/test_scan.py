@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -103,7 +104,20 @@ def test_what_is_grave_is_reported_though_the_file_cannot_be_opened(tmp_path: Pa
         result = detect(path)
         assert f"file/{rule}" in [f.id for f in result.findings]
         assert result.verdict is Verdict.SUSPICIOUS and result.coverage.files_read == 1
+        assert result.model.form == ("folder" if path.is_dir() else "file")
+        (record,) = result.model.files
+        assert record.sha256 == hashlib.sha256((path / record.path if path.is_dir() else path).read_bytes()).hexdigest()
         assert result.coverage.skipped[-1].planned and "give the file itself" not in result.coverage.skipped[-1].reason
+
+
+def test_what_cannot_be_opened_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(2, 2, 2)}, other)
+    for path, form, files in ((other, "file", ["other.safetensors"]), (tmp_path / "missing", "not there", [])):
+        with pytest.raises(NotACheckpoint) as caught:
+            detect(path)
+        model = unscannable(path, ScanOptions(), caught.value).model
+        assert (model.form, [record.path for record in model.files]) == (form, files)
 
 
 def test_an_error_about_a_harmless_folder_is_told_with_what_was_read(tmp_path: Path) -> None:

@@ -9,24 +9,26 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.builders import empty_module, fill_buffers
+from sau_scan.checkpoint.fitting import misfit
 from sau_scan.checkpoint.layouts import Places, places_in_file, provides
 from sau_scan.checkpoint.naming import canonical, is_derived
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.views import Place, TensorRef, viewed
 from sau_scan.checkpoint.weights import WeightFile, weight_file
-from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile
+from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError
 
 Disk = dict[tuple[str, str], TensorRef]
 BELONG = "Download the component again; its weights and its config.json must belong together."
-BELONG_FILE = "Name the checkpoint that it was made for with --base, or download the file again."
+BELONG_FILE = "If its sizes are not those of a published model, name a folder of them as --base; or download it again."
 
 
 def load_component(checkpoint: Checkpoint, component: str, disk: Disk) -> Any:
     """A module in fp32 with its weights, in eval mode, without gradients; ``disk`` learns where each parameter lies.
 
     What the input does not hold comes from its base, and has no place on disk that could be written to. Sizes are
-    compared before any memory is taken; files are read tensor by tensor. Raises CheckpointError.
+    compared before any memory is taken; files are read tensor by tensor. Raises CheckpointError, or UsageError for a
+    base that is missing or does not fit.
     """
     if not provides(checkpoint, component):
         if checkpoint.base is None:
@@ -69,7 +71,7 @@ def weight_files(checkpoint: Checkpoint, component: str) -> tuple[str, ...]:
 def _places(
     checkpoint: Checkpoint, component: str, files: Mapping[str, WeightFile], module: Any, wanted: Mapping[str, Tensor]
 ) -> Places:
-    """Parameter -> its place on disk, one to one. Raises DamagedFile where the two do not fit."""
+    """Parameter -> its place on disk, one to one. Raises DamagedFile, or with a base UsageError, for a misfit."""
     if checkpoint.form is Form.FOLDER:
         return _match(checkpoint, component, wanted, files)
     try:
@@ -90,7 +92,9 @@ def _places(
     return {key: found[key] for key in wanted}
 
 
-def _unlike(checkpoint: Checkpoint, component: str, what: str) -> DamagedFile:
+def _unlike(checkpoint: Checkpoint, component: str, what: str) -> SauScanError:
+    if checkpoint.base is not None:
+        return misfit(checkpoint, f"as its {component}, {what}")
     return DamagedFile(
         f"{checkpoint.show(checkpoint.file)} does not fit the configuration of the {component}: {what}.",
         hint=BELONG_FILE,
@@ -152,9 +156,9 @@ def _fill(target: Tensor, value: Tensor, where: str, name: str) -> None:
         )
 
 
-def _no_weights(checkpoint: Checkpoint, component: str) -> CheckpointError:
+def _no_weights(checkpoint: Checkpoint, component: str) -> SauScanError:
     if checkpoint.form is not Form.FOLDER:
-        return NotACheckpoint(
+        return UsageError(
             f"{checkpoint.show(checkpoint.file)} holds no {component}.",
             hint="Name a checkpoint that has it: --base BASE.",
         )

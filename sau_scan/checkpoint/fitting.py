@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sau_scan.checkpoint.families import Family
-from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.errors import DamagedFile, NotACheckpoint
+from sau_scan.checkpoint.layouts import provides
+from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UsageError
+from sau_scan.findings import escape
 
 # What transformers writes when a tokenizer has no limit of its own is larger.
 NO_LIMIT = 10**6
@@ -26,7 +28,8 @@ OTHER_INPUTS = (
 
 
 def check_fit(checkpoint: Checkpoint, family: Family, tokenizers: Sequence[Any], modules: Mapping[str, Any]) -> None:
-    """Raises DamagedFile where one component's size does not fit another's, NotACheckpoint for other kinds of denoiser.
+    """Raises DamagedFile where one component's size does not fit another's, UsageError where it is of a base that does
+    not fit, NotACheckpoint for other kinds of denoiser.
 
     ``modules``: by component. ``tokenizers``: those of the family's encoders that are there.
     """
@@ -47,6 +50,26 @@ def check_fit(checkpoint: Checkpoint, family: Family, tokenizers: Sequence[Any],
     scale = vae.config.scaling_factor
     if not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale <= 0:
         raise DamagedFile(f"{checkpoint.show('vae/config.json')} gives no usable scaling_factor.", hint=MIXED)
+
+
+def check_used(checkpoint: Checkpoint, family: Family) -> None:
+    """Raises UsageError for a file that a base of this ``family`` would not use: what is scanned is the base alone."""
+    if checkpoint.form in (Form.SINGLE, Form.DENOISER) and not provides(checkpoint, family.denoiser):
+        raise UsageError(
+            f"{checkpoint.show(checkpoint.file)} holds no {family.denoiser} that can be used with a base of "
+            f"{family.title}.",
+            hint="Name the checkpoint that it was made for as --base, or scan the whole folder that it is part of.",
+        )
+
+
+def misfit(checkpoint: Checkpoint, what: str) -> SauScanError:
+    """The error for an input whose parts do not fit each other: with a base, that is another's."""
+    if checkpoint.base is None or checkpoint.form not in (Form.SINGLE, Form.DENOISER, Form.TEXT_ENCODER):
+        return DamagedFile(f"{checkpoint.show('')}: {what}.", hint=MIXED)
+    return UsageError(
+        f"{checkpoint.show(checkpoint.file)} does not fit --base ({escape(str(checkpoint.base.root))}): {what}.",
+        hint="Name the checkpoint that it was made for as --base, or download the file again.",
+    )
 
 
 def context_length(checkpoint: Checkpoint, component: str, tokenizer: Any, text_encoder: Any, longest: int) -> int:
@@ -73,8 +96,11 @@ def _is_t5(text_encoder: Any) -> bool:
 def _check_rows(checkpoint: Checkpoint, component: str, tokenizer: Any, rows: int) -> None:
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= rows:
+        told = f"has the token id {highest:,}, but the text encoder has {rows:,} rows"
+        if checkpoint.form is Form.TEXT_ENCODER:
+            raise misfit(checkpoint, f"its {component} {told}")
         raise DamagedFile(
-            f"{checkpoint.show(component)} has the token id {highest:,}, but the text encoder has {rows:,} rows.",
+            f"{checkpoint.show(component)} {told}.",
             hint="The tokenizer does not belong to this text encoder. " + MIXED,
         )
 
@@ -108,10 +134,8 @@ def _check_widths(checkpoint: Checkpoint, family: Family, modules: Mapping[str, 
     encoders = {name: modules[name].config for _, name in family.encoders if name in modules}
     for heard, width, what in WIDTHS[family.id](denoiser, encoders):
         if heard != width:
-            raise DamagedFile(
-                f"{checkpoint.show('')}: the denoiser reads {what} of width {heard}, the encoders write {width}.",
-                hint=MIXED,
-            )
+            told = f"the denoiser reads {what} of width {heard}, the encoders write {width}"
+            raise misfit(checkpoint, told)
 
 
 Widths = list[tuple[Any, Any, str]]

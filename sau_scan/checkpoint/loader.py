@@ -13,7 +13,7 @@ from sau_scan.checkpoint.adapters.applying import add_words, merge_lora
 from sau_scan.checkpoint.builders import load_scheduler
 from sau_scan.checkpoint.components import Disk, load_component
 from sau_scan.checkpoint.families import Family, absent, identify
-from sau_scan.checkpoint.fitting import MIXED, check_fit, context_length
+from sau_scan.checkpoint.fitting import MIXED, check_fit, check_used, context_length
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.prediction import settle_prediction
 from sau_scan.checkpoint.source import Checkpoint, Form
@@ -29,10 +29,11 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
     """Builds the checkpoint's components on ``device`` and tries each of them once.
 
     ``dtype``: ``float32``, ``float16``, ``bfloat16``, ``auto`` (float32) or ``fastest`` (whatever a few timed passes of
-    the denoiser say). Raises CheckpointError, or UsageError for an unknown device or type.
+    the denoiser say). Raises CheckpointError, or UsageError for an unknown device or type, or a base that does not fit.
     """
     with _quiet_libraries():
         family = identify(checkpoint)
+        check_used(checkpoint, family)
         place, compute = _device(device), _dtype(dtype)
         missing = absent(checkpoint, family)
         scheduler = load_scheduler(checkpoint)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class PickledFile:
         self._require_vetted()
         where, record = self.checkpoint.show(self.path), self.checkpoint.record(self.path)
         with self.checkpoint.held(self.path) as file:
-            found, _ = weights(load_tensors(file.fileno(), where), where)
+            found = weights(load_tensors(file.fileno(), where), where).tensors
             require_size(found, record.size if record else 0, where)
             yield found
 
@@ -73,7 +73,7 @@ class PickledFile:
         if not self.checkpoint.vetted:
             raise UnsafeFile(
                 f"{self.checkpoint.show(self.path)} is a pickle that was not examined.",
-                hint="Scan it with sau-scan detect, or convert it with sau-scan convert.",
+                hint="Scan it with sau-scan detect, which examines it first.",
             )
 
 
@@ -101,18 +101,27 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
         if "WeightsUnpickler" in str(error) or "weights_only" in str(error).lower():
             raise UnsafeFile(
                 f"{where} holds more than tensors and plain values, and is not opened.",
-                hint="Get the weights as safetensors from their source.",
+                hint="Values of NumPy are enough for that. Get the weights as safetensors from their source.",
             ) from error
         raise DamagedFile(f"{where} cannot be read as a file of tensors.", hint=DOWNLOAD_AGAIN) from error
 
 
-def weights(content: Any, where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors in nested dictionaries by name, and in words what else there is; of a dictionary of weights, where
-    there is one so called, those alone.
+class Weights(NamedTuple):
+    """``dropped``: in words, what else there is; ``nest``: the dictionary of weights that was taken, by its keys."""
+
+    tensors: dict[str, Tensor]
+    dropped: tuple[str, ...]
+    nest: str
+
+
+def weights(content: Any, where: str) -> Weights:
+    """The tensors in nested dictionaries by name; of a dictionary of weights, where there is one so called, those
+    alone.
 
     Raises UnsafeFile where two readers could see different tensors, NotACheckpoint where there are none.
     """
     dropped: list[str] = []
+    path: list[str] = []
     for _ in range(DEEPEST):
         nests = [nest for nest in NESTS if isinstance(content, dict) and _holds_tensors(content.get(nest))]
         if len(nests) > 1:
@@ -121,9 +130,10 @@ def weights(content: Any, where: str) -> tuple[dict[str, Tensor], tuple[str, ...
             break
         dropped += [_words(str(key), value) for key, value in content.items() if key != nests[0]]
         content = content[nests[0]]
+        path.append(nests[0])
     found: dict[str, Tensor] = {}
-    for name, value in _leaves(content, "", 0):
-        if not isinstance(value, Tensor):
+    for name, value, named in _leaves(content, "", 0):
+        if not isinstance(value, Tensor) or not named:
             dropped.append(_words(name, value))
         elif name in found:
             raise _ambiguous(where, f"two tensors called {name!a}")
@@ -131,21 +141,26 @@ def weights(content: Any, where: str) -> tuple[dict[str, Tensor], tuple[str, ...
             raise not_plain(where, name, value)
         else:
             found[name] = value.detach()
-    if not found or "" in found:
-        raise NotACheckpoint(f"{where} holds no tensors with names.", hint="Give a file of weights.")
-    return found, tuple(dropped)
+    if not found:
+        some = ", ".join(dropped[:3]) or "nothing"
+        raise NotACheckpoint(
+            f"{where} holds no tensors with names, but {some}.",
+            hint="Weights of a model have names. If this belongs to a training, no model needs it.",
+        )
+    return Weights(found, tuple(dropped), ".".join(path))
 
 
-def _leaves(content: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _leaves(content: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any, bool]]:
+    """Name, value, and whether it has that name: keys that are no texts give none."""
     if not isinstance(content, dict) or depth > DEEPEST:
-        yield prefix, content
+        yield prefix, content, bool(prefix)
         return
     for key, value in content.items():
         name = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(key, str):
             yield from _leaves(value, name, depth + 1)
         else:
-            yield name, None if isinstance(value, Tensor) else value
+            yield name, value, False
 
 
 def _holds_tensors(inner: Any) -> bool:
@@ -153,7 +168,17 @@ def _holds_tensors(inner: Any) -> bool:
 
 
 def _words(name: str, value: Any) -> str:
-    return f"{escape(name)[:80] or 'the whole'} ({type(value).__name__})"
+    kind = "tensor" if isinstance(value, Tensor) else type(value).__name__
+    inside = 0 if isinstance(value, Tensor) else _tensors_in(value, 0)
+    more = f" with {inside:,} tensor{'' if inside == 1 else 's'}" if inside else ""
+    return f"{escape(name)[:80] or 'the whole'} ({kind}{more})"
+
+
+def _tensors_in(value: Any, depth: int) -> int:
+    if isinstance(value, Tensor):
+        return 1
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(_tensors_in(one, depth + 1) for one in inner) if depth <= 2 * DEEPEST else 0
 
 
 def _ambiguous(where: str, what: str) -> UnsafeFile:
@@ -174,7 +199,8 @@ def require_size(found: Mapping[str, Tensor], size: int, where: str) -> None:
 
 
 def not_plain(where: str, name: str, tensor: Tensor) -> NotACheckpoint:
+    kind = f"{tensor.layout} {tensor.dtype}".replace("torch.", "")
     return NotACheckpoint(
-        f"{where} holds {name!a} as {tensor.layout} {tensor.dtype}, which is not stored as safetensors here.",
-        hint="Give a file of plain weights.",
+        f"{where} holds {name!a} as {kind}, which is not stored as safetensors here.",
+        hint="Have its author save plain numbers, such as float16.",
     )

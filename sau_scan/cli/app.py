@@ -19,7 +19,7 @@ from sau_scan.cli.rules_command import rules_app
 from sau_scan.console import StderrProgress
 from sau_scan.errors import UsageError
 from sau_scan.findings import FixResult, ScanResult, Severity
-from sau_scan.options import Budget, FixOptions, ScanOptions
+from sau_scan.options import DEFAULT_METHOD, Budget, FixOptions, ScanOptions
 from sau_scan.reports import read_result
 
 # What the user wants; running.quiet_libraries() sets the same variable for all libraries but the one that fetches.
@@ -82,7 +82,7 @@ def detect(
     dry_run: arg.DryScan = False,
     fix: arg.Fix = False,
     out: arg.Out = None,
-    method: arg.Method = "sau",
+    method: arg.Method = None,
     keep_failed: arg.KeepFailed = False,
 ) -> None:
     """Look for hidden triggers in MODEL."""
@@ -103,15 +103,14 @@ def detect(
             revision=revision,
             offline=_OFFLINE,
         )
-        if fix != (out is not None):
-            raise UsageError("--fix and --out belong together.", hint="Name a new folder: --fix --out DIR.")
+        parsing.require_no_idle_options(fix=fix, out=out, method=method, keep_failed=keep_failed, dry_run=dry_run)
         outputs.check_outputs(files, model)
         running.quiet_libraries()
         if dry_run:
-            running.estimate(model, options, format_, progress)
+            running.estimate(model, options, format_, files, progress)
             raise typer.Exit(exits.Code.OK)
         if out is not None:  # before minutes are spent on the scan
-            running.check_method(method)
+            running.check_method(method or DEFAULT_METHOD)
             running.check_out(model, out)
         by_machine = files or format_ is not arg.FormatName.TEXT  # people have the error
         refusal = partial(outputs.write_refusal, files=files, format_name=format_) if by_machine else None
@@ -120,7 +119,7 @@ def detect(
         if fix:
             if format_ is arg.FormatName.TEXT:  # what was found is told before minutes are spent on repairing it
                 outputs.show(scanned, format_, min_severity)
-            options_of_fix = FixOptions(out=out, method=method, keep_failed=keep_failed, scan=options)
+            options_of_fix = FixOptions(out=out, method=method or DEFAULT_METHOD, keep_failed=keep_failed, scan=options)
             result = running.fix(model, options_of_fix, scanned, progress, refusal)
         outcome = (
             exits.after_detect_and_fix(result, gate)
@@ -140,7 +139,7 @@ def fix(
     replaces: arg.Replaces = None,
     dry_run: arg.DryRun = False,
     keep_failed: arg.KeepFailed = False,
-    method: arg.Method = "sau",
+    method: arg.Method = None,
     output: arg.Output = None,
     format_: arg.Format = arg.FormatName.TEXT,
     min_severity: arg.MinSeverity = Severity.INFO,
@@ -157,17 +156,17 @@ def fix(
     base: arg.Base = None,
     revision: arg.Revision = None,
 ) -> None:
-    """Remove triggers from MODEL's weights: write a repaired checkpoint to --out DIR, if it passes verification.
+    """Remove triggers from MODEL, in a repaired copy: --out OUT.
 
-    Without --from and --trigger it scans first.
+    It scans first, unless --from or --trigger says what to repair. The copy is kept only if a new scan of it is clean.
     """
     files = output or []
     with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
         if trigger and from_ is not None:
-            raise UsageError("--from and --trigger exclude each other.", hint="Give one of them.")
+            raise UsageError("--from and --trigger exclude each other.", hint="Give one of them: a report, or a text.")
         given = parsing.triggers(trigger or (), slot or (), replaces or ())
         if out is None and not dry_run:
-            raise UsageError("--out is missing; nothing is repaired in place.", hint="Name a new folder: --out DIR.")
+            raise UsageError("--out is missing; nothing is repaired in place.", hint="Name a new place: --out OUT.")
         report = running.scan_report(from_) if from_ is not None else None
         usual = Budget(report.coverage.budget) if report is not None else Budget.STANDARD
         outputs.check_outputs(files, model)
@@ -185,7 +184,12 @@ def fix(
             offline=_OFFLINE,
         )
         repair = FixOptions(
-            out=out, triggers=given, dry_run=dry_run, keep_failed=keep_failed, method=method, scan=options
+            out=out,
+            triggers=given,
+            dry_run=dry_run,
+            keep_failed=keep_failed,
+            method=method or DEFAULT_METHOD,
+            scan=options,
         )
         running.quiet_libraries()
         by_machine = files or format_ is not arg.FormatName.TEXT

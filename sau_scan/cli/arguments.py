@@ -29,7 +29,8 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         parser=parsing.model,
-        help="A checkpoint: diffusers folder, single file or hub id; or weights, a LoRA or an embedding, with --base.",
+        help="A diffusers folder, a single file, or a hub id (org/name); or a LoRA, an embedding or bare weights, "
+        "with --base.",
     ),
 ]
 ReportFile = Annotated[Path, typer.Argument(metavar="RESULT.json", help="A report written with --output FILE.json.")]
@@ -48,9 +49,7 @@ MinSeverity = Annotated[
     Severity,
     typer.Option(rich_help_panel=_REPORT, help="Show no findings below this in text; the gate is --fail-on."),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", rich_help_panel=_REPORT, help="No progress, plan or notes on stderr.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=_REPORT, help="Nothing on stderr but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=_REPORT, help="Show the traceback of an error.")]
 
 FailOn = Annotated[Severity, typer.Option(rich_help_panel=_GATE, help="Exit 1 for findings at or above this.")]
@@ -72,23 +71,38 @@ Declared = Annotated[
 ]  # fmt: skip
 
 BudgetOption = Annotated[
-    Budget, typer.Option("--budget", rich_help_panel=_SCAN, help="How much the scan may cost in UNet passes.")
+    Budget,
+    typer.Option(
+        "--budget", rich_help_panel=_SCAN, help="How thorough the scan is; --dry-run says what each budget takes."
+    ),
 ]
 BudgetOfFix = Annotated[
     Budget | None,
     typer.Option(
         "--budget", rich_help_panel=_SCAN,
-        help="How much a scan may cost in UNet passes; default: the report's, or standard.",
+        help="How thorough a scan is; default: as in the report, or standard.",
     ),
 ]  # fmt: skip
 MaxTime = Annotated[
     str | None,
-    typer.Option(metavar="T", rich_help_panel=_SCAN, help="Plan no more than fits into 90s, 4m, 1h30m."),
+    typer.Option(metavar="T", rich_help_panel=_SCAN, help="Plan no more than fits into this time: 90s, 4m, 1h30m."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, rich_help_panel=_SCAN, help="Seed of all noise.")]
-Device = Annotated[str, typer.Option(metavar="D", rich_help_panel=_SCAN, help="cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, max=2**31 - 1, rich_help_panel=_SCAN, help="Seed of all random numbers: the same seed, the same report."
+    ),
+]
+Device = Annotated[
+    str, typer.Option(metavar="D", rich_help_panel=_SCAN, help="Where to compute: cpu, cuda, cuda:1, mps.")
+]
 Dtype = Annotated[
-    str, typer.Option(metavar="T", rich_help_panel=_SCAN, help="auto, fastest, float32, float16 or bfloat16.")
+    str,
+    typer.Option(
+        metavar="T",
+        rich_help_panel=_SCAN,
+        help="Numbers to compute with: float32 (auto), float16, bfloat16, or the fastest.",
+    ),
 ]
 Rules = Annotated[
     Path | None, typer.Option(metavar="DIR", rich_help_panel=_SCAN, help="Rules to use instead of those shipped.")
@@ -97,21 +111,29 @@ Base = Annotated[
     Path | None,
     typer.Option(
         metavar="CHECKPOINT", parser=parsing.model, rich_help_panel=_SCAN,
-        help="The checkpoint that MODEL is used with, where MODEL is not a whole one.",
+        help="Folder, single file or hub id that MODEL is used with, where MODEL is a part.",
     ),
 ]  # fmt: skip
 Revision = Annotated[
     str | None,
-    typer.Option(metavar="REV", rich_help_panel=_SCAN, help="Branch, tag or commit of a hub id."),
+    typer.Option(
+        metavar="REV", rich_help_panel=_SCAN, help="Branch, tag or commit of MODEL on the hub; of --base: org/name@REV."
+    ),
 ]
 Variant = Annotated[
     str | None,
-    typer.Option(metavar="NAME", rich_help_panel=_SCAN, help="Scan the weights of this variant, such as fp16."),
+    typer.Option(
+        metavar="NAME", rich_help_panel=_SCAN, help="Weights to take where a folder has several, such as fp16."
+    ),
 ]
 
 DryScan = Annotated[
     bool,
-    typer.Option("--dry-run", rich_help_panel=_SCAN, help="Only say what each budget would take, in time and memory."),
+    typer.Option(
+        "--dry-run",
+        rich_help_panel=_SCAN,
+        help="Scan nothing; only say what each budget would take, in time and memory.",
+    ),
 ]
 Fix = Annotated[bool, typer.Option("--fix", rich_help_panel=_REPAIR, help="Repair what is found; needs --out.")]
 Out = Annotated[
@@ -119,7 +141,7 @@ Out = Annotated[
     typer.Option(
         metavar="OUT",
         rich_help_panel=_REPAIR,
-        help="New folder for the repaired checkpoint; of a file, new file.",
+        help="Where the repaired copy goes: a new folder; of a single file, a new .safetensors file.",
     ),
 ]
 From = Annotated[
@@ -137,11 +159,15 @@ TriggerText = Annotated[
 ]  # fmt: skip
 SlotOption = Annotated[
     list[Slot] | None,
-    typer.Option("--slot", rich_help_panel=_REPAIR, help="Where the trigger goes: one for all, or one for each."),
+    typer.Option(
+        "--slot", rich_help_panel=_REPAIR, help="Where in a prompt the trigger goes: one for all, or one for each."
+    ),
 ]
 Replaces = Annotated[
     list[str] | None,
-    typer.Option(metavar="LETTER", rich_help_panel=_REPAIR, help="The letter it stands for (--slot replace)."),
+    typer.Option(
+        metavar="LETTER", rich_help_panel=_REPAIR, help="The letter that the trigger stands for (--slot replace)."
+    ),
 ]
 DryRun = Annotated[
     bool,
@@ -153,9 +179,10 @@ DryRun = Annotated[
 KeepFailed = Annotated[
     bool,
     typer.Option(
-        "--keep-failed", rich_help_panel=_REPAIR, help="Keep a repair that was not verified, in DIR, marked as such."
+        "--keep-failed", rich_help_panel=_REPAIR, help="Keep a repair that did not pass, in OUT, marked as such."
     ),
 ]
 Method = Annotated[
-    str, typer.Option(metavar="NAME", rich_help_panel=_REPAIR, help="Way of repair: sau, closed-form or restore.")
+    str | None,
+    typer.Option(metavar="NAME", rich_help_panel=_REPAIR, help="Way of repair: sau (default), closed-form or restore."),
 ]

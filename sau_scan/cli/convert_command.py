@@ -14,6 +14,7 @@ from rich.text import Text
 from sau_scan.cli import arguments as arg
 from sau_scan.cli.guard import guarded
 from sau_scan.cli.outputs import emit, print_rich
+from sau_scan.cli.running import quiet_libraries
 from sau_scan.console import StderrProgress
 from sau_scan.reports.layout import field
 from sau_scan.reports.words import count, safe, size
@@ -30,18 +31,21 @@ class Form(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="A.ckpt", help="File of pickled weights: .ckpt, .pt, .pth, .bin.")],
-    target: Annotated[Path, typer.Argument(metavar="B.safetensors", help="New file; it must not exist.")],
-    format_: Annotated[Form, typer.Option("--format", "-f", help="Json lists every tensor.")] = Form.TEXT,
+    source: Annotated[Path, typer.Argument(metavar="A.ckpt", help="Pickled weights, as torch.save writes them.")],
+    target: Annotated[Path, typer.Argument(metavar="B.safetensors", help="New file; nothing is overwritten.")],
+    format_: Annotated[
+        Form, typer.Option("--format", "-f", help="What is told on stdout; json lists every tensor.")
+    ] = Form.TEXT,
     quiet: arg.Quiet = False,
     debug: arg.Debug = False,
 ) -> None:
     """Write the tensors of a pickle as safetensors, without running the pickle.
 
-    Its opcodes are examined first; nothing is loaded if they ask for more than tensors. Every tensor is read back and
-    compared bit for bit.
+    Nothing is loaded of a pickle that asks for more than tensors. Every tensor is read back and compared bit for bit.
+    Exit codes: 0 converted, 2 wrong names or not a pickle, 3 refused, damaged or not writable.
     """
     with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
+        quiet_libraries()
         from sau_scan.convert import convert as run
 
         done = run(source, target, progress)
@@ -52,16 +56,18 @@ def convert(
 
 
 def _parts(done: Conversion) -> list[RenderableType]:
+    """What there is now, and how it differs from what was there."""
     types = Counter(tensor.dtype for tensor in done.tensors)
     kinds = ", ".join(f"{number:,} {dtype}" for dtype, number in types.most_common())
+    names = f"; named as they are under '{done.nest}'" if done.nest else ""
+    left = [*_listed("left out", done.dropped, "value")] or [field("left out", "nothing")]
     return [
         Text.assemble(("CONVERTED  ", "bold"), safe(f"{done.before.path} -> {done.after.path}")),
-        field("tensors", f"{len(done.tensors):,}: {kinds}"),
+        field("tensors", f"{count(len(done.tensors), 'tensor')} ({kinds}), each bit for bit that of the pickle{names}"),
+        *left,
+        *_listed("separated", tuple(map(safe, done.shared)), "tensor", " that shared memory, each a copy of its own"),
         field("before", _file(done.before)),
         field("after", _file(done.after)),
-        field("compared", "every tensor of the new file is the old one, bit for bit"),
-        *_listed("left out", done.dropped, "no tensors, or not among the weights"),
-        *_listed("copied", tuple(map(safe, done.shared)), "they shared memory"),
     ]
 
 
@@ -69,8 +75,8 @@ def _file(file: ConvertedFile) -> str:
     return f"{size(file.size)} · sha256 {file.sha256}"
 
 
-def _listed(label: str, names: tuple[str, ...], why: str) -> list[RenderableType]:
+def _listed(label: str, names: tuple[str, ...], noun: str, what: str = "") -> list[RenderableType]:
     if not names:
         return []
-    more = f" and {len(names) - _MOST_SHOWN:,} more" if len(names) > _MOST_SHOWN else ""
-    return [field(label, f"{count(len(names), 'name')} ({why}): {', '.join(names[:_MOST_SHOWN])}{more}")]
+    more = f" and {len(names) - _MOST_SHOWN:,} more; --format json lists all" if len(names) > _MOST_SHOWN else ""
+    return [field(label, f"{count(len(names), noun)}{what}: {', '.join(names[:_MOST_SHOWN])}{more}")]

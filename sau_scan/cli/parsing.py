@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sau_scan.checkpoint.hub import from_address
 from sau_scan.errors import UsageError
 from sau_scan.findings import Slot, Trigger, escape
 
@@ -31,8 +32,23 @@ def model(text: str) -> Path:
     """A path or a hub id. What is written as a path and is not there stays a path: no hub is asked for it."""
     if not text:
         raise ValueError("an empty name; in a script, is the variable set?")
-    path = Path(text)
+    path = Path(from_address(text))
     return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
+
+
+def require_no_idle_options(
+    *, fix: bool, out: Path | None, method: str | None, keep_failed: bool, dry_run: bool
+) -> None:
+    """What detect would not use is refused: whoever gave it expects something."""
+    if fix != (out is not None):
+        raise UsageError("--fix and --out belong together.", hint="Name a new folder or file: --fix --out OUT.")
+    if fix and dry_run:
+        raise UsageError(
+            "--dry-run repairs nothing.", hint="Leave out --fix and --out; sau-scan fix --dry-run plans a repair."
+        )
+    idle = "--method" if method is not None else "--keep-failed" if keep_failed else ""
+    if idle and not fix:
+        raise UsageError(f"{idle} is about a repair, and none is asked for.", hint="Add --fix --out OUT.")
 
 
 def share(text: str) -> float:

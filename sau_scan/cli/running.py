@@ -5,36 +5,53 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
 
 from sau_scan import __version__
 from sau_scan.checkpoint.files import require_input
-from sau_scan.checkpoint.hub import looks_like_hub_id
+from sau_scan.checkpoint.hub import has_form_of_hub_id, looks_like_hub_id
 from sau_scan.cli import arguments as arg
 from sau_scan.cli import exits, outputs
 from sau_scan.console import StderrProgress
-from sau_scan.errors import CheckpointError, ConfigError, SauScanError, TooLittleTime, UsageError, WriteError
+from sau_scan.errors import (
+    CheckpointError,
+    ConfigError,
+    NotACheckpoint,
+    SauScanError,
+    TooLittleTime,
+    UsageError,
+    WriteError,
+)
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.options import FixOptions, ScanOptions
 from sau_scan.reports import read_result
+from sau_scan.reports.files import write_atomically
+from sau_scan.reports.text import plain
 
 
-def estimate(model: Path, options: ScanOptions, format_: arg.FormatName, progress: StderrProgress) -> None:
-    """Prints what each budget would take."""
-    if format_ is arg.FormatName.SARIF:
-        raise UsageError("A plan has no form in SARIF.", hint="Use --format text or json with --dry-run.")
+def estimate(
+    model: Path, options: ScanOptions, format_: arg.FormatName, files: list[Path], progress: StderrProgress
+) -> None:
+    """Tells what each budget would take, on stdout and in ``files``."""
+    if format_ is arg.FormatName.SARIF or any(file.suffix.lower() == ".sarif" for file in files):
+        raise UsageError("What a scan would take has no form in SARIF.", hint="With --dry-run, use text or JSON.")
     require(model)
     from sau_scan.cli import estimate_text
     from sau_scan.estimate import estimate as run
 
     found = run(model, options, progress)
+    table = estimate_text.as_table(found, options.budget.value)
+    for file in files:
+        is_json = file.suffix.lower() == ".json"
+        write_atomically(file, (estimate_text.as_json(found) if is_json else plain(table)).encode())
     if format_ is arg.FormatName.JSON:
         outputs.emit(estimate_text.as_json(found))
     else:
-        outputs.print_rich(estimate_text.as_table(found, options.budget.value))
+        outputs.print_rich(table)
+    _tell_written(files, progress)
 
 
 def detect(
@@ -55,9 +72,16 @@ def detect(
 
 
 def require(model: Path) -> None:
-    """Before libraries are loaded for seconds."""
-    if not looks_like_hub_id(str(model)):
+    """Before libraries are loaded for seconds. Raises NotACheckpoint where there is nothing."""
+    if looks_like_hub_id(str(model)):
+        return
+    try:
         require_input(model)
+    except NotACheckpoint as error:
+        if has_form_of_hub_id(str(model)) and not os.path.lexists(model):
+            first = escape(str(model).split("/")[0])
+            error.hint += f" {first}/ is here, so this is a path; a repository of the hub is {escape(str(model))}@main."
+        raise
 
 
 def fix(
@@ -129,13 +153,16 @@ def finish(
     """Files first: whoever closes the pipe early still has them."""
     outputs.write_reports(result, files)
     outputs.show(result, format_, min_severity)
-    names = [str(file) for file in (*files, *written)]
-    if names:
-        progress.line("wrote", "  ".join(names))
+    _tell_written((*files, *written), progress)
     progress.line(f"exit {outcome.code}", outcome.reason)
     if progress.quiet and outcome.code is exits.Code.INCOMPLETE:  # a gate that fails says why
         StderrProgress().line(f"exit {outcome.code}", outcome.reason)
     raise typer.Exit(outcome.code)
+
+
+def _tell_written(files: Sequence[Path], progress: StderrProgress) -> None:
+    if files:
+        progress.line("wrote", "  ".join(map(str, files)))
 
 
 def quiet_libraries() -> None:

@@ -17,6 +17,7 @@ from sau_scan.findings import (
     Finding,
     FixResult,
     Kind,
+    ModelInfo,
     ScanResult,
     Severity,
     Skipped,
@@ -86,9 +87,10 @@ def _run(result: ScanResult | FixResult) -> dict[str, Any]:
         "properties": _run_properties(result, scan),
     }
     if model is not None:
-        run["artifacts"] = [_artifact(model.folder, file) for file in model.files]
+        both = (model, model.base) if model.base is not None else (model,)
+        run["artifacts"] = [_artifact(one.folder, file) for one in both for file in one.files]
     for finding in findings:
-        item = _result(finding, rule_index[finding.id], model.folder if model else ".", model.files if model else ())
+        item = _result(finding, rule_index[finding.id], model)
         if known is not None:
             item["baselineState"] = (
                 "absent" if finding in gone else "unchanged" if finding.fingerprint in known else "new"
@@ -143,13 +145,13 @@ def _sentence(rule_id: str) -> str:
     return f"{family.replace('_', ' ').replace('-', ' ').capitalize()}: {name.replace('_', ' ').replace('-', ' ')}"
 
 
-def _result(finding: Finding, index: int, root: str, files: tuple[FileRecord, ...]) -> dict[str, Any]:
+def _result(finding: Finding, index: int, model: ModelInfo | None) -> dict[str, Any]:
     item: dict[str, Any] = {
         "ruleId": safe(finding.id),
         "ruleIndex": index,
         "level": _LEVELS[finding.severity],
         "message": {"text": _message(finding)},
-        "locations": [_location(finding, root, files)],
+        "locations": [_location(finding, model)],
         "partialFingerprints": {FINGERPRINT: finding.fingerprint},
         "properties": {
             "severity": finding.severity.value,
@@ -163,6 +165,8 @@ def _result(finding: Finding, index: int, root: str, files: tuple[FileRecord, ..
     }
     if finding.trigger is not None:
         item["properties"]["trigger"] = finding.trigger.model_dump(mode="json")
+    if finding.location is not None and finding.location.base is not None:
+        item["properties"]["base"] = safe(finding.location.base)
     if finding.declared:
         item["suppressions"] = [
             {"kind": "external", "status": "accepted", "justification": "Declared with --declared-trigger."}
@@ -184,7 +188,11 @@ def _message(finding: Finding) -> str:
     return " ".join(parts)
 
 
-def _location(finding: Finding, root: str, files: tuple[FileRecord, ...]) -> dict[str, Any]:
+def _location(finding: Finding, model: ModelInfo | None) -> dict[str, Any]:
+    """In the model's folder; of what lies in its base's files, in that one's."""
+    of_base = finding.location is not None and finding.location.base is not None
+    owner = model.base if model is not None and of_base else model
+    root, files = (owner.folder, owner.files) if owner is not None else (".", ())
     path = finding.location.path if finding.location else _weight_file(finding.component, files)
     # Dashboards refuse a result without a line; a weight file has none, so the first stands for the whole.
     place: dict[str, Any] = {
@@ -235,7 +243,15 @@ def _run_properties(result: ScanResult | FixResult, scan: ScanResult | None) -> 
     properties: dict[str, Any] = {"command": result.command, "schemaVersion": result.schema_version}
     if scan is not None:
         properties["verdict"] = scan.verdict.value
+        properties["model"] = _identity(scan.model)
         properties["coverage"] = scan.coverage.model_dump(mode="json")
     if isinstance(result, FixResult):
         properties["published"] = safe(result.published) if result.published is not None else None
     return properties
+
+
+def _identity(model: ModelInfo) -> dict[str, Any]:
+    """What was scanned, and with which base: of the hub, where it is and at which commit."""
+    told = model.model_dump(mode="json", include={"path", "form", "family", "source", "revision", "commit"})
+    base = {"base": _identity(model.base)} if model.base is not None else {}
+    return {name: safe(text) for name, text in told.items() if text} | base

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 
 from sau_scan.findings import FixResult, ScanResult, Severity
 from sau_scan.reports.fix_text import fix_parts
@@ -14,10 +14,15 @@ from sau_scan.reports.scan_text import scan_parts
 
 def render_text(result: ScanResult | FixResult) -> str:
     """The report without colour, 80 columns wide, ready for a file."""
+    return plain(build(result))
+
+
+def plain(content: RenderableType) -> str:
+    """What a terminal would show, as :func:`render_text`."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, no_color=True, legacy_windows=False)
     with console.capture() as capture:
         # Only commands to paste are ever wider; they must not be cut off.
-        console.print(build(result), crop=False)
+        console.print(content, crop=False)
     # Padding is for terminals; in a file it is noise.
     return "".join(row.rstrip() + "\n" for row in capture.get().splitlines())
 

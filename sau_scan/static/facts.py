@@ -28,7 +28,8 @@ TOLD = 3  # sentences of one rule about one file; the others are counted
 class Fact:
     """One observation. ``rule`` is the part of the finding's id after ``file/``; ``behaviour`` is one sentence.
 
-    ``severity``: where it is milder than the rule's own; such a finding does not block.
+    ``severity``: where it is milder than the rule's own; such a finding does not block. ``command``: where the rule's
+    own would not do.
     """
 
     rule: str
@@ -36,6 +37,7 @@ class Fact:
     severity: Severity | None = None
     tensor: str | None = None
     evidence: tuple[Evidence, ...] = ()
+    command: str = ""
 
     @property
     def weight(self) -> Severity:
@@ -98,5 +100,5 @@ def _finding(root: Path, path: str, fact: Fact) -> Finding:
         behaviour=fact.behaviour,
         location=Location(path=path, tensor=tensor if tensor is None or tensor.isprintable() else ascii(tensor)),
         evidence=fact.evidence,
-        next_step=_command(rule.command, root, path),
+        next_step=_command(fact.command or rule.command, root, path),
     )

@@ -100,6 +100,21 @@ _LOADING = frozenset(
 )
 
 
+def readable(found: Global) -> bool:
+    """Whether torch's restricted reader takes what is admitted: NumPy's values, for one, it does not."""
+    module = "builtins" if found.module == "__builtin__" else found.module  # as protocol 2 says it
+    return f"{module}.{found.name}" in _taken_by_torch()
+
+
+@cache
+def _taken_by_torch() -> frozenset[str]:
+    try:
+        from torch._weights_only_unpickler import _get_allowed_globals
+    except ImportError:  # not public; then nothing is promised
+        return frozenset()
+    return frozenset(_get_allowed_globals())
+
+
 def admitted(found: Global, called: bool) -> bool:
     """Whether a file of tensors may import this; ``called``: whether it also does something with it."""
     return found in ADMITTED or (not called and found.module.startswith(NAMED_ONLY))

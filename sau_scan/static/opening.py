@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sau_scan.checkpoint.opening import open_base, open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import CheckpointError, SauScanError, UnsafeFile
-from sau_scan.findings import Finding, Location, Skipped, escape
+from sau_scan.findings import FileRecord, Finding, Location, Skipped, escape
 from sau_scan.static.facts import blocks
 from sau_scan.static.vetting import vet_file
 from sau_scan.static.watch import Watch
@@ -17,10 +17,11 @@ from sau_scan.static.watch import Watch
 
 @dataclass(frozen=True)
 class Vetted:
-    """What the files gave of an input that cannot be opened; ``read``: how many there were."""
+    """What the files gave of an input that cannot be opened; ``read``: how many there were; ``records``: its own."""
 
     notes: tuple[Finding | Skipped, ...]
     read: int
+    records: tuple[FileRecord, ...] = ()
 
 
 def open_vetted(
@@ -48,7 +49,8 @@ def open_vetted(
         checkpoint, found = _watched(path, lambda watch: open_checkpoint(path, base=whole, watch=watch))
     except SauScanError as error:
         if isinstance(error.partial, Vetted):
-            error.partial = Vetted((*error.partial.notes, *of_base), error.partial.read + len(whole.records))
+            known = error.partial
+            error.partial = replace(known, notes=(*known.notes, *of_base), read=known.read + len(whole.records))
         raise
     return checkpoint, [*found, *of_base]
 
@@ -88,6 +90,6 @@ def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkp
     except SauScanError as error:
         if isinstance(error, CheckpointError):  # it may have ended before any file was read
             watch.read_rest(path)
-        error.partial = Vetted(tuple(watch.results()), watch.files_read)
+        error.partial = Vetted(tuple(watch.results()), watch.files_read, tuple(watch.records))
         raise
     return checkpoint, watch.results()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sau_scan.findings import escape
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Fact, Unfinished
-from sau_scan.static.imports import admitted, dangerous, second_opinion
+from sau_scan.static.imports import admitted, dangerous, readable, second_opinion
 from sau_scan.static.magic import PICKLE_NAMES
 from sau_scan.static.opcodes import HIDDEN, Global, Trace, trace
 
@@ -19,6 +19,7 @@ MOST_STREAMS = 1_000  # pickles one after the other
 SECOND_OPINION = 4_000  # opcodes that picklescan sees, too: its time grows with the square of their number
 FIRST_LOOK = 256 * 2**10  # bytes of what need not be a pickle
 MOST_NESTED = 2_000
+EXPLAINED = "sau-scan rules show pickle"
 NAMED = 4  # imported names that are listed
 
 
@@ -142,7 +143,18 @@ def _judge(look: _Look, content: Content, certain: bool, *, finished: bool = Tru
         reason = next((one.broken for one in look.needed if one.broken), "it ends before its last part")
         yield Fact("pickle-broken", f"{content.subject} breaks off as a pickle ({reason}).")
     if certain and whole and finished and not strange and not altered:
-        yield Fact("pickle", f"{content.subject} is a pickle that holds tensors and plain values only.")
+        yield _harmless(content, named)
+
+
+def _harmless(content: Content, named: Iterable[Global]) -> Fact:
+    """What convert would refuse is not sent there."""
+    told = f"{content.subject} is a pickle that holds tensors and plain values only"
+    if not any(found.name.startswith("_rebuild") for found in named):
+        return Fact("pickle", f"{told}, and no tensors of torch.", command=EXPLAINED)
+    foreign = {found for found in named if not readable(found)}
+    if foreign:
+        return Fact("pickle", f"{told}; {_listed(foreign)} is read by no restricted reader.", command=EXPLAINED)
+    return Fact("pickle", f"{told}.")
 
 
 def _plausible(found: Global) -> bool:

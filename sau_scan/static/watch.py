@@ -7,6 +7,7 @@ what passed by.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import BinaryIO, Protocol
 
 from sau_scan.checkpoint.files import opened
 from sau_scan.errors import CheckpointError
-from sau_scan.findings import Finding, Skipped
+from sau_scan.findings import FileRecord, Finding, Skipped
 from sau_scan.static.again import BLOCK, Again, Blocks
 from sau_scan.static.configs import (
     About,
@@ -76,6 +77,7 @@ class Watch:
     _skipped: list[Skipped] = field(default_factory=list)
     _kept: int = 0
     _begun: set[str] = field(default_factory=set)
+    records: list[FileRecord] = field(default_factory=list)  # of the files that were read to their end
 
     def __post_init__(self) -> None:
         self._folder = Folder(self.root)
@@ -105,10 +107,11 @@ class Watch:
                 if size > MOST_BYTES:
                     self.note(relpath, [Fact("analyser-failed", f"It claims {size:,} bytes, and was not read.")])
                     return
-                sink = self.begin(relpath, size, file)
+                sink, digest = self.begin(relpath, size, file), hashlib.sha256()
                 while count := file.readinto(buffer):  # type: ignore[attr-defined]
+                    digest.update(buffer[:count])
                     sink.update(buffer[:count])
-                sink.end()
+                sink.end(digest.hexdigest())
         except (OSError, CheckpointError) as error:
             self.note(relpath, [failed("bytes", error)])
 
@@ -229,6 +232,8 @@ class _File:
 
     def end(self, sha256: str = "") -> None:
         watch, relpath = self._watch, self._relpath
+        if sha256:
+            watch.records.append(FileRecord(path=relpath, size=self._seen, sha256=sha256))
         if self._header is not None:
             watch.add_header(relpath, self._header, self._seen)
         if self._statistics is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sau_scan.checkpoint.hub import Hub, HubSnapshot, asked_offline, looks_like_hub_id, resolve
+from sau_scan.checkpoint.hub import Hub, HubSnapshot, asked_offline, from_address, looks_like_hub_id, resolve
 from sau_scan.checkpoint.hub import snapshot as snapshots
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import (
@@ -42,8 +42,10 @@ class Silent:
     def __init__(self) -> None:
         self.total = self.units = 0
         self.summary = ""
+        self.said: list[str] = []
 
-    def plan(self, text: str) -> None: ...
+    def plan(self, text: str) -> None:
+        self.said.append(text)
 
     def stage(self, name: str, total: int) -> None:
         self.total = total
@@ -121,18 +123,64 @@ def refused(kind: type[SauScanError], words: str, call: Callable[[], object]) ->
         ("org/n\u0430me", False),
         ("org/name/a\\b", False),
         ("https://huggingface.co/org/name", False),
+        ("org/name@v1", True),
+        ("org/name@refs%2Fpr%2F1/file.safetensors", True),
+        ("org/name@", False),
+        ("org@v1/name", False),
     ],
 )
 def test_names(text: str, is_id: bool) -> None:
     assert looks_like_hub_id(text) is is_id
 
 
-def test_what_exists_here_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_be_a_path_here_is_no_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("org").mkdir()
-    assert looks_like_hub_id("org/name") and looks_like_hub_id("org/name/x.ckpt")
-    Path("org/name").symlink_to("nowhere")
-    assert not looks_like_hub_id("org/name") and not looks_like_hub_id("org/name/x.ckpt")
+    assert looks_like_hub_id("build/model") and looks_like_hub_id("build/model/x.ckpt")
+    Path("build").mkdir()
+    assert not looks_like_hub_id("build/model") and not looks_like_hub_id("build/model/x.ckpt")
+    assert looks_like_hub_id("build/model@main")
+    Path("build/model@main").mkdir()
+    assert not looks_like_hub_id("build/model@main")
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://huggingface.co/org/name", "org/name@main"),
+        ("https://hf.co/org/name/", "org/name@main"),
+        ("https://huggingface.co/org/name/tree/v1", "org/name@v1"),
+        ("https://huggingface.co/org/name/tree/refs%2Fpr%2F1", "org/name@refs%2Fpr%2F1"),
+        ("https://huggingface.co/org/name/blob/main/a/b.ckpt", "org/name@main/a/b.ckpt"),
+        ("https://huggingface.co/org/name/resolve/v1/b.ckpt?download=true", "org/name@v1/b.ckpt"),
+        ("org/name", "org/name"),
+    ],
+)
+def test_addresses(address: str, name: str) -> None:
+    assert from_address(address) == name and looks_like_hub_id(name)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/org/name", "https://huggingface.co/datasets/a/b", "https://huggingface.co/org"]
+)
+def test_nothing_else_is_fetched(address: str) -> None:
+    with pytest.raises(ValueError, match="download it first"):
+        from_address(address)
+
+
+def test_a_revision_in_the_name(hub: FakeHub, folder: dict[str, bytes], fetch: Fetch) -> None:
+    old = hub.repo("org/name").branches["main"]
+    hub.repo("org/name").push(folder | {UNET: b"new"})
+    hub.repo("org/name").branches["refs/pr/1"] = old
+    assert fetch(f"org/name@{old}").commit == fetch("org/name@refs%2Fpr%2F1").commit == old
+    assert fetch(f"org/name@{old}/{UNET}").root.read_bytes() == folder[UNET]
+    refused(UsageError, "another revision", lambda: fetch("org/name@v1", "v2"))
+
+
+def test_what_is_fetched_from_where_is_told_before(hub: FakeHub, place: Hub) -> None:
+    progress = Silent()
+    with pytest.raises(NotOnHub):
+        resolve("org/missing", "v1", progress=progress, hub=place)
+    assert progress.said == [f"no path here is called org/missing: fetch it at v1 from {hub.endpoint}"]
 
 
 @pytest.mark.parametrize(("value", "is_offline"), [("1", True), ("true", True), ("0", False), ("", False)])

@@ -42,7 +42,7 @@ def opened(path: Path, content: Any, **options: Any) -> PickledFile:
 )
 def test_which_tensors_there_are(content: Any, names: list[str], tmp_path: Path) -> None:
     assert [*opened(tmp_path / "x.ckpt", content).entries] == names
-    found, dropped = weights(content, "x")
+    found, dropped, _ = weights(content, "x")
     assert [*found] == names and bool(dropped) is (content is not STATE)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sau_scan.errors import DamagedFile, TriggerHasNoEffect, UnsafeFile, WriteError
+from sau_scan.estimate import BudgetEstimate, Estimate
 from sau_scan.findings import FixResult, ScanResult, Skipped, Slot, Trigger
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.reports import FORMATS as ALL_FORMATS
@@ -74,6 +75,18 @@ def test_stdout_holds_the_report_and_nothing_else(core: Core, invoke: Invoke, fo
     assert "a.json" in result.stderr
 
 
+def test_a_dry_run_writes_what_it_says(
+    core: Core, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Estimate("m", "Stable Diffusion 1.x", "cpu", "float32", (BudgetEstimate(Budget.QUICK, seconds=90.0),))
+    monkeypatch.setattr("sau_scan.estimate.estimate", lambda *_: told)
+    result = invoke("detect", "m", "--dry-run", "-o", "a.json", "-o", "b.txt")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "a.json").read_text())["budgets"][0]["seconds"] == 90.0
+    assert "1 min 30 s" in (tmp_path / "b.txt").read_text() and "1 min 30 s" in result.stdout
+    assert "wrote" in result.stderr and core.calls == []
+
+
 def test_outputs_take_their_format_from_the_ending(core: Core, invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("detect", "m", "-o", "a.json", "-o", "b.sarif", "-o", "c.txt").exit_code == 0
     assert json.loads((tmp_path / "a.json").read_text())["verdict"] == "clean"
@@ -91,6 +104,10 @@ def test_outputs_take_their_format_from_the_ending(core: Core, invoke: Invoke, t
         (("detect", "m", "--fix"), 2, "--fix and --out belong together"),
         (("detect", "m", "--out", "o"), 2, "--fix and --out belong together"),
         (("detect", "m", "--fix", "--out", "o", "--method", "zzz"), 2, "Unknown method"),
+        (("detect", "m", "--method", "sau"), 2, "--method is about a repair"),
+        (("detect", "m", "--keep-failed"), 2, "--keep-failed is about a repair"),
+        (("detect", "m", "--dry-run", "--fix", "--out", "o"), 2, "--dry-run repairs nothing"),
+        (("detect", "m", "--dry-run", "-o", "a.sarif"), 2, "no form in SARIF"),
         (("detect", "m", "--declared-trigger", ""), 2, "declared-trigger is empty"),
         (("detect", "m", "--max-time", "soon"), 2, "is not a time"),
         (("detect", "m", "--min-coverage", "lots"), 2, "is not a share"),

@@ -102,3 +102,9 @@ def test_what_is_written_as_a_path_stays_one(tmp_path: Path) -> None:
     assert parsing.model("./org/name").is_absolute()
     assert parsing.model("org/name") == Path("org/name")
     assert parsing.model(str(tmp_path)) == tmp_path
+
+
+def test_an_address_is_the_name_of_a_repository() -> None:
+    assert parsing.model("https://huggingface.co/org/name/tree/v1") == Path("org/name@v1")
+    with pytest.raises(ValueError, match="download it first"):
+        parsing.model("https://example.org/model.ckpt")

@@ -180,6 +180,31 @@ INCONCLUSIVE = ScanResult(
         update={"skipped": (Skipped(what="denoise", reason="attention processor of an unknown kind", planned=True),)}
     ),
 )
+# An adapter and its base of the hub; what is grave lies in the base.
+ADAPTER = BACKDOORED.model_copy(
+    update={
+        "verdict": Verdict.SUSPICIOUS,
+        "model": ModelInfo(
+            path="style.safetensors",
+            family="Stable Diffusion 1.x",
+            form="LoRA",
+            files=(FileRecord(path="style.safetensors", size=3_200_000, sha256="2" * 64),),
+            base=MODEL.model_copy(
+                update={
+                    "path": "org/name",
+                    "source": "https://huggingface.co",
+                    "revision": "v1",
+                    "commit": "0123456789abcdef0123456789abcdef01234567",
+                }
+            ),
+        ),
+        "findings": (
+            FILE_FINDING.model_copy(
+                update={"location": Location(path="unet/diffusion_pytorch_model.safetensors", base="org/name")}
+            ),
+        ),
+    }
+)
 _HOSTILE_MODEL = ModelInfo(
     path=HOSTILE, family=HOSTILE, files=(FileRecord(path=HOSTILE + ".bin", size=3, sha256=HOSTILE),)
 )
@@ -279,7 +304,13 @@ HOSTILE_FIX = FixResult(
     reason=HOSTILE,
 )
 
-SCANS = {"backdoored": BACKDOORED, "clean": CLEAN, "inconclusive": INCONCLUSIVE, "hostile": HOSTILE_SCAN}
+SCANS = {
+    "backdoored": BACKDOORED,
+    "adapter": ADAPTER,
+    "clean": CLEAN,
+    "inconclusive": INCONCLUSIVE,
+    "hostile": HOSTILE_SCAN,
+}
 REPAIRS = {
     "repaired": REPAIRED,
     "not-published": NOT_PUBLISHED,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sau_scan.errors import ConfigError
-from sau_scan.findings import Evidence, FixResult, ScanResult, Severity, Slot, Trigger
+from sau_scan.findings import Evidence, FixResult, Location, ScanResult, Severity, Slot, Trigger
 from sau_scan.reports import FORMATS, read_result, render_json, render_sarif, render_text
 from sau_scan.reports.json_report import SCHEMA_PATH, schema_text
 from sau_scan.reports.text import build
@@ -165,6 +165,19 @@ def test_sarif_carries_rules_fingerprints_and_places() -> None:
     assert place == "suspect/unet/diffusion_pytorch_model.safetensors"
     assert results[3]["suppressions"][0]["status"] == "accepted"
     assert run["properties"]["verdict"] == "backdoored"
+
+
+def test_sarif_tells_the_base_from_what_is_used_with_it() -> None:
+    run = json.loads(render_sarif(samples.ADAPTER))["runs"][0]
+    (result,) = run["results"]
+    place = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert place == "org/name/unet/diffusion_pytorch_model.safetensors"
+    assert result["properties"]["base"] == "org/name"
+    assert {place, "style.safetensors"} < {artifact["location"]["uri"] for artifact in run["artifacts"]}
+    base = run["properties"]["model"]["base"]
+    assert (base["source"], base["revision"], base["commit"][:8]) == ("https://huggingface.co", "v1", "01234567")
+    own = samples.ADAPTER.findings[0].model_copy(update={"location": Location(path=place.removeprefix("org/name/"))})
+    assert own.fingerprint != samples.ADAPTER.findings[0].fingerprint
 
 
 def test_sarif_says_which_findings_a_repair_removed() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from sau_scan.checkpoint.hub.choice import folder_files, is_plain, single_file
-from sau_scan.checkpoint.naming import TEXTS, WEIGHT_NAMES
+from sau_scan.checkpoint.hub.naming import DEFAULT_REVISION, HubName
+from sau_scan.checkpoint.naming import TEXTS
 from sau_scan.checkpoint.source import INDEX, JSON_LIMIT, parse_json
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 from sau_scan.findings import Skipped, escape
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sau_scan.checkpoint.hub.folder import Transfer
     from sau_scan.checkpoint.hub.refusals import Repository
 
-DEFAULT_REVISION = "main"
-_PART = re.compile(r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
 _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
@@ -72,18 +70,6 @@ class Hub:
     offline: bool | None = None
 
 
-def looks_like_hub_id(text: str) -> bool:
-    """Whether ``text``, as it was typed, is to be looked for on the hub: it has the form, and nothing here has it."""
-    parts = text.split("/")
-    if len(parts) < 2 or not all(_PART.fullmatch(part) for part in parts[:2]) or not is_plain(text):
-        return False
-    if len(parts) == 2 and Path(text).suffix.lower() in WEIGHT_NAMES:  # a file's name that was mistyped
-        return False
-    if any("--" in part or ".." in part or part.endswith(".git") for part in parts[:2]):
-        return False
-    return not os.path.lexists(text) and not (len(parts) > 2 and os.path.lexists("/".join(parts[:2])))
-
-
 def asked_offline(environment: Mapping[str, str]) -> bool:
     """Whether the user wants no network; to be asked before anything else sets these variables."""
     value = environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE") or ""
@@ -95,8 +81,9 @@ def resolve(
 ) -> HubSnapshot:
     """Fetches what is needed of ``name``, as :func:`looks_like_hub_id` takes it, at a branch, tag or commit.
 
-    Everything comes from one commit, however the branch moves. Raises HubError, NotACheckpoint for what is too large,
-    DamagedFile for bytes that are not the commit's, UnsafeFile, WriteError or UsageError.
+        What is asked for, and of whom, is told before anything is. Everything comes from one commit, however the branch
+    moves. Raises HubError, NotACheckpoint for what is too large,     DamagedFile for bytes that are not the commit's,
+    UnsafeFile, WriteError or UsageError.
     """
     # The library takes a while to import, which those who scan a folder need not wait for.
     from sau_scan.checkpoint.hub.client import Offline, Online, Source, network
@@ -105,8 +92,10 @@ def resolve(
 
     where = hub or Hub()
     offline = asked_offline(os.environ) if where.offline is None else where.offline
-    parts = name.split("/")
-    repository = Repository("/".join(parts[:2]), _revision(revision), where.endpoint, where.cache)
+    named = HubName.of(name)
+    repository = Repository(named.id, _revision(named, revision), where.endpoint, where.cache)
+    place = "the cache" if offline else repository.site
+    progress.plan(f"no path here is called {named.id}: fetch it at {repository.revision} from {place}")
     with network(offline):
         source: Source = Offline(repository) if offline else Online(repository)
         commit, files = source.listing()
@@ -115,7 +104,7 @@ def resolve(
         snapshot = HubSnapshot(repository.site, repository.id, repository.revision, commit, folder, (), (), folder)
         try:
             transfer = Transfer(repository, source, commit, folder, progress)
-            filled = _filled(snapshot, files, "/".join(parts[2:]), variant, transfer)
+            filled = _filled(snapshot, files, named.file, variant, transfer)
             source.remember(commit)
         except BaseException:  # an interrupt, too, must leave nothing
             snapshot.close()
@@ -169,11 +158,14 @@ def _never_listed(files: Sequence[HubFile], offline: bool) -> Iterator[Skipped]:
         yield Skipped(what="files of the repository that are not in the cache", reason="HF_HUB_OFFLINE is set")
 
 
-def _revision(given: str | None) -> str:
-    if given is None:
-        return DEFAULT_REVISION
-    if not is_plain(given) or " " in given:
+def _revision(named: HubName, given: str | None) -> str:
+    if named.revision and given not in (None, named.revision):
         raise UsageError(
-            f"--revision {escape(given)} is no name of a revision.", hint="Name a branch, a tag or a commit."
+            f"{escape(str(named))} names another revision than --revision {escape(given or '')}.", hint="Name one."
         )
-    return given
+    revision = named.revision or DEFAULT_REVISION if given is None else given
+    if not is_plain(revision) or " " in revision:
+        raise UsageError(
+            f"--revision {escape(revision)} is no name of a revision.", hint="Name a branch, a tag or a commit."
+        )
+    return revision
