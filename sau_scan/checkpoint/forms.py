@@ -8,7 +8,7 @@ from typing import Any
 
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.shipped import shipped_files
-from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
+from sau_scan.checkpoint.source import ADAPTER_CONFIG, INDEX, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import NotACheckpoint, UsageError
@@ -57,6 +57,12 @@ def form_of(entries: Mapping[str, Entry]) -> Form | None:
     if names and len(names) <= MOST_EMBEDDINGS and (_any(names, EMBEDDING_MARKS) or _only_rows(entries)):
         return Form.EMBEDDING
     return None
+
+
+def has_settings(checkpoint: Checkpoint) -> bool:
+    """Whether PEFT's settings lie beside a LoRA in PEFT's spelling: others say themselves how strong they are."""
+    beside = checkpoint.folder / ADAPTER_CONFIG
+    return beside.is_file() and _any(weight_file(checkpoint, checkpoint.file).entries, (".lora_A.",), anywhere=True)
 
 
 def family_of(entries: Mapping[str, Entry]) -> str:

@@ -40,7 +40,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
         tokenizers = tuple(load_tokenizer(checkpoint, name) for name, _ in pairs)
         disk: Disk = {}
         modules = {name: load_component(checkpoint, name, disk) for name in family.weighted if name not in missing}
-        expand = _adapt(
+        expand, uneven = _adapt(
             checkpoint, family, dict(zip((name for name, _ in pairs), tokenizers, strict=True)), modules, disk
         )
         check_fit(checkpoint, family, tokenizers, modules)
@@ -61,6 +61,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
             dtype=torch.float32,
             context_lengths=lengths,
             expand=expand,
+            uneven=uneven,
             disk=disk,
             **modules,
         )
@@ -74,13 +75,13 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
 
 def _adapt(
     checkpoint: Checkpoint, family: Family, tokenizers: Mapping[str, Any], modules: Mapping[str, Any], disk: Disk
-) -> tuple[tuple[str, str], ...]:
-    """Puts an adapter into its base; what it makes of words in prompts."""
+) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Puts an adapter into its base; what it makes of words in prompts, and why programs merge it differently."""
     if checkpoint.form is Form.LORA:
-        merge_lora(checkpoint, family, modules, disk)
+        return (), merge_lora(checkpoint, family, modules, disk)
     if checkpoint.form is Form.EMBEDDING:
-        return (add_words(checkpoint, family, tokenizers, modules, disk),)
-    return ()
+        return (add_words(checkpoint, family, tokenizers, modules, disk),), ""
+    return (), ""
 
 
 def _convert(model: DiffusionModel, dtype: torch.dtype) -> None:

@@ -22,6 +22,7 @@ from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, Unsafe
 from sau_scan.findings import FileRecord, Skipped, escape
 
 INDEX = "model_index.json"
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's, beside the tensors of an adapter
 # Far above any real configuration or vocabulary; below what would exhaust memory.
 JSON_LIMIT = 64 * 2**20
 CHUNK = 2**22
@@ -70,7 +71,7 @@ class Checkpoint:
 
     @property
     def file(self) -> str:
-        """The one file of an input that is a file."""
+        """The one file of weights of an input that is a file."""
         return self.root.name
 
     @property
