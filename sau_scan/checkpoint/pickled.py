@@ -103,7 +103,9 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
                 f"{where} holds more than tensors and plain values, and is not opened.",
                 hint="Get the weights as safetensors from their source.",
             ) from error
-        raise DamagedFile(f"{where} cannot be read as a file of tensors.", hint=DOWNLOAD_AGAIN) from error
+        raise DamagedFile(
+            f"{where} cannot be read as a file of tensors: it is damaged, or cut short.", hint=DOWNLOAD_AGAIN
+        ) from error
 
 
 def weights(content: Any, where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:

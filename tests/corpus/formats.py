@@ -189,6 +189,6 @@ _FORMATS: tuple[tuple[str, str, str, Callable[[Path], bytes], Severity, str, str
 )  # fmt: skip
 
 FORMATS = tuple(
-    Sample(f"format-{name}", file, what, writes(data), least, link, load=load)
+    Sample(f"format-{name}", file, what, writes(data), least, link, damaged=name == "page", load=load)
     for name, file, what, data, least, link, load in _FORMATS
 )
