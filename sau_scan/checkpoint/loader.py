@@ -11,7 +11,7 @@ import torch
 
 from sau_scan.checkpoint.adapters.applying import add_words, merge_lora
 from sau_scan.checkpoint.builders import load_scheduler
-from sau_scan.checkpoint.components import Disk, load_component
+from sau_scan.checkpoint.components import Disk, load_components
 from sau_scan.checkpoint.families import Family, absent, identify
 from sau_scan.checkpoint.fitting import MIXED, check_fit, context_length
 from sau_scan.checkpoint.model import DiffusionModel
@@ -39,7 +39,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
         pairs = [pair for pair in family.encoders if not missing & {*pair}]
         tokenizers = tuple(load_tokenizer(checkpoint, name) for name, _ in pairs)
         disk: Disk = {}
-        modules = {name: load_component(checkpoint, name, disk) for name in family.weighted if name not in missing}
+        modules = load_components(checkpoint, [name for name in family.weighted if name not in missing], disk)
         expand, uneven = _adapt(
             checkpoint, family, dict(zip((name for name, _ in pairs), tokenizers, strict=True)), modules, disk
         )

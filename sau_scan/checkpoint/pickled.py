@@ -44,7 +44,8 @@ class PickledFile:
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
-        with self._mapped() as found:
+        # Whoever takes tensors by these names compares the names, and then all bytes, once more.
+        with self._mapped(again=False) as found:
             return _entries(found)
 
     @property
@@ -60,11 +61,11 @@ class PickledFile:
                 yield name, tensor.clone()
 
     @contextmanager
-    def _mapped(self) -> Iterator[dict[str, Tensor]]:
+    def _mapped(self, *, again: bool = True) -> Iterator[dict[str, Tensor]]:
         """The tensors, mapped from the disk for as long as the block lasts; raises as :attr:`content`."""
         self._require_vetted()
         where, record = self.checkpoint.show(self.path), self.checkpoint.record(self.path)
-        with self.checkpoint.held(self.path) as file:
+        with self.checkpoint.held(self.path, again=again) as file:
             found, _ = weights(load_tensors(file.fileno(), where), where)
             require_size(found, record.size if record else 0, where)
             yield found

@@ -21,7 +21,7 @@ from sau_scan.checkpoint.adapters.lora import LoraFile, delta, parse, uneven
 from sau_scan.checkpoint.adapters.lora_writing import refit
 from sau_scan.checkpoint.adapters.rewriting import rewrite
 from sau_scan.checkpoint.adapters.settings import as_metadata
-from sau_scan.checkpoint.components import Disk, load_component
+from sau_scan.checkpoint.components import Disk, load_components
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.forms import form_of
 from sau_scan.checkpoint.naming import canonical
@@ -74,7 +74,7 @@ def lora_content(checkpoint: Checkpoint, family: Family, wanted: Mapping[TensorR
     """
     assert checkpoint.base is not None
     names = [name for name in family.weighted if name != "vae"]
-    base = {name: _state(load_component(checkpoint.base, name, {})) for name in names}
+    base = {name: _state(module) for name, module in load_components(checkpoint.base, names, {}).items()}
     lora, tensors = read_lora(checkpoint, family, {name: _shapes(state) for name, state in base.items()})
     places: dict[str, Place] = {pair.down: place for place, pair in lora.pairs.items()}
     goals = {places[ref.name]: value for ref, value in wanted.items()}
