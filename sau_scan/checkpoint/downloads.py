@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 
 HEAD, TAIL = 512, 22 + 2**16  # bytes that tell; an archive's end may have a comment of that length
+MOST_POINTER = 1024  # as git-lfs has it
 MOST_TEXT = 2**20  # of a page that is sent instead of a file
 ZIP, ZIP_END, ZIP_END_SIZE = b"PK\x03\x04", b"PK\x05\x06", 22
 _POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
@@ -25,7 +26,7 @@ def spoilt(head: bytes, tail: bytes, size: int) -> Spoilt | None:
     that could be told in this way."""
     if not size:
         return Spoilt("is empty")
-    if head.startswith(_POINTERS):
+    if head.startswith(_POINTERS) and size <= MOST_POINTER and is_text(head):
         pull = "Run git lfs pull in its repository, or download the file itself."
         return Spoilt("is a Git LFS pointer, a note of where the weights are", pull)
     if size <= MOST_TEXT and is_text(head) and not head.startswith(b"#!"):
