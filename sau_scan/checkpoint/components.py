@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,29 +24,62 @@ BELONG = "Download the component again; its weights and its config.json must bel
 BELONG_FILE = "If its sizes are not those of a published model, name a folder of them as --base; or download it again."
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A module without values yet; ``places``: parameter -> where in ``files`` it lies."""
+
+    component: str
+    module: Any
+    files: tuple[str, ...]
+    places: Places
+
+
 def load_component(checkpoint: Checkpoint, component: str, disk: Disk) -> Any:
-    """A module in fp32 with its weights, in eval mode, without gradients; ``disk`` learns where each parameter lies.
+    """As :func:`load_components`, of one."""
+    return load_components(checkpoint, [component], disk)[component]
+
+
+def load_components(checkpoint: Checkpoint, components: Sequence[str], disk: Disk) -> dict[str, Any]:
+    """Modules in fp32 with their weights, in eval mode, without gradients; ``disk`` learns where each parameter lies.
 
     What the input does not hold comes from its base, and has no place on disk that could be written to. Sizes are
-    compared before any memory is taken; files are read tensor by tensor. Raises CheckpointError, or UsageError for a
-    base that is missing or does not fit.
+    compared before any memory is taken; each file is read once for all components, tensor by tensor.
+    Raises CheckpointError, or UsageError for a base that is missing or does not fit.
     """
-    if not provides(checkpoint, component):
-        if checkpoint.base is None:
-            raise _no_weights(checkpoint, component)
-        return load_component(checkpoint.base, component, {})
+    own = [name for name in components if provides(checkpoint, name)]
+    rest = [name for name in components if name not in own]
+    if rest and checkpoint.base is None:
+        raise _no_weights(checkpoint, rest[0])
+    found = load_components(checkpoint.base, rest, {}) if rest and checkpoint.base is not None else {}
+    parts = [_part(checkpoint, name) for name in own]
+    targets = {part.component: _emptied(part.module) for part in parts}
+    for path in dict.fromkeys(path for part in parts for path in part.files):
+        wanted = [
+            (place, targets[part.component][key])
+            for part in parts
+            for key, place in part.places.items()
+            if place.ref.file == path
+        ]
+        _fill_from(weight_file(checkpoint, path), wanted, checkpoint.show(path))
+    for part in parts:
+        disk |= {(part.component, key): place.ref for key, place in part.places.items()}
+        found[part.component] = part.module.requires_grad_(False).eval()
+    return {name: found[name] for name in components}
+
+
+def _part(checkpoint: Checkpoint, component: str) -> _Part:
     files = {file: weight_file(checkpoint, file) for file in weight_files(checkpoint, component)}
     module = empty_module(checkpoint, component, sum(len(file.entries) for file in files.values()))
     wanted = {canonical(name): tensor for name, tensor in module.state_dict().items()}
-    places = _places(checkpoint, component, files, module, wanted)
+    return _Part(component, module, tuple(files), _places(checkpoint, component, files, module, wanted))
+
+
+def _emptied(module: Any) -> dict[str, Tensor]:
+    """Parameters by their canonical names, with memory of their own."""
     # Module.to_empty itself: nothing of the libraries' overrides is wanted here.
     torch.nn.Module.to_empty(module, device="cpu")
     fill_buffers(module)
-    targets = {canonical(name): tensor for name, tensor in module.state_dict().items()}
-    for path, file in files.items():
-        _fill_from(file, path, places, targets, checkpoint.show(path))
-    disk |= {(component, key): place.ref for key, place in places.items()}
-    return module.requires_grad_(False).eval()
+    return {canonical(name): tensor for name, tensor in module.state_dict().items()}
 
 
 def weight_files(checkpoint: Checkpoint, component: str) -> tuple[str, ...]:
@@ -135,15 +169,14 @@ def _require_fit(where: str, name: str, entry: Entry, wanted: Tensor | None, aga
         )
 
 
-def _fill_from(file: WeightFile, path: str, places: Places, targets: Mapping[str, Tensor], where: str) -> None:
-    """Copies all that ``file`` holds of ``places`` into ``targets``."""
-    by_name: dict[str, list[tuple[str, Place]]] = {}
-    for key, place in places.items():
-        if place.ref.file == path:
-            by_name.setdefault(place.ref.name, []).append((key, place))
+def _fill_from(file: WeightFile, wanted: Sequence[tuple[Place, Tensor]], where: str) -> None:
+    """Copies all that is ``wanted`` of a file: places in it, each with its target."""
+    by_name: dict[str, list[tuple[Place, Tensor]]] = {}
+    for place, target in wanted:
+        by_name.setdefault(place.ref.name, []).append((place, target))
     for name, tensor in file.tensors():
-        for key, place in by_name.get(name, ()):
-            _fill(targets[key], viewed(tensor, place.ref.view), where, name)
+        for place, target in by_name.get(name, ()):
+            _fill(target, viewed(tensor, place.ref.view), where, name)
 
 
 def _fill(target: Tensor, value: Tensor, where: str, name: str) -> None:

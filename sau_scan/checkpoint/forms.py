@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sau_scan.checkpoint.adapters.inversion import is_inversion
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.shipped import shipped_files
-from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
+from sau_scan.checkpoint.source import ADAPTER_CONFIG, INDEX, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import NotACheckpoint, UsageError
@@ -17,9 +18,11 @@ UNET_PREFIX = "model.diffusion_model."
 ADAPTER_MARKS = ("lora_", ".lora.", "_lora.", "hada_w", "lokr_w", ".dora_scale", ".oft_blocks")
 DENOISER_MARKS = ("down_blocks.", "input_blocks.", "mid_block.", "middle_block.", "transformer_blocks.")
 ENCODER_MARKS = ("embeddings.token_embedding.weight", "token_embedding.weight")
-EMBEDDING_MARKS = ("string_to_param.", "emb_params", "clip_l", "clip_g")
-# A learned token is a few rows.
-MOST_EMBEDDINGS, MOST_ROWS, WIDEST = 64, 256, 8192
+KNOWN = (
+    "Known are single files of Stable Diffusion, bare UNets and text encoders, LoRAs, and embeddings as A1111 "
+    "(string_to_param, emb_params), diffusers (one table called as the word) and Stable Diffusion XL (clip_l, clip_g) "
+    "have them."
+)
 
 
 def recognise(checkpoint: Checkpoint) -> tuple[Form, str]:
@@ -37,9 +40,7 @@ def recognise(checkpoint: Checkpoint) -> tuple[Form, str]:
     if form is None:
         some = ", ".join(ascii(name)[:60] for name in list(entries)[:3]) or "no tensor at all"
         raise NotACheckpoint(
-            f"{checkpoint.show(checkpoint.file)} is neither a checkpoint nor an adapter of a known layout; it holds "
-            f"{some}.",
-            hint="Read are single files of Stable Diffusion, bare UNets and text encoders, LoRAs, embeddings.",
+            f"It is not known what {checkpoint.show(checkpoint.file)} is; it holds {some}.", hint=KNOWN
         )
     return form, family_of(entries) if form is Form.SINGLE else ""
 
@@ -54,9 +55,13 @@ def form_of(entries: Mapping[str, Entry]) -> Form | None:
         return Form.DENOISER
     if any(name.endswith(ENCODER_MARKS) for name in names):
         return Form.TEXT_ENCODER
-    if names and len(names) <= MOST_EMBEDDINGS and (_any(names, EMBEDDING_MARKS) or _only_rows(entries)):
-        return Form.EMBEDDING
-    return None
+    return Form.EMBEDDING if is_inversion(entries) else None
+
+
+def has_settings(checkpoint: Checkpoint) -> bool:
+    """Whether PEFT's settings lie beside a LoRA in PEFT's spelling: others say themselves how strong they are."""
+    beside = checkpoint.folder / ADAPTER_CONFIG
+    return beside.is_file() and _any(weight_file(checkpoint, checkpoint.file).entries, (".lora_A.",), anywhere=True)
 
 
 def family_of(entries: Mapping[str, Entry]) -> str:
@@ -95,11 +100,3 @@ def _any(names: Iterable[str], marks: tuple[str, ...], *, anywhere: bool = False
     if anywhere:
         return any(mark in name for name in names for mark in marks)
     return any(name.startswith(marks) for name in names)
-
-
-def _only_rows(entries: Mapping[str, Entry]) -> bool:
-    """Whether all tensors could be rows of an embedding: vectors, or a few of them."""
-    shapes = [entry.shape for entry in entries.values()]
-    return all(
-        len(shape) in (1, 2) and 0 < shape[-1] <= 8192 and (len(shape) == 1 or shape[0] <= 256) for shape in shapes
-    )

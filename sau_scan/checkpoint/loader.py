@@ -11,7 +11,7 @@ import torch
 
 from sau_scan.checkpoint.adapters.applying import add_words, merge_lora
 from sau_scan.checkpoint.builders import load_scheduler
-from sau_scan.checkpoint.components import Disk, load_component
+from sau_scan.checkpoint.components import Disk, load_components
 from sau_scan.checkpoint.families import Family, absent, identify
 from sau_scan.checkpoint.fitting import MIXED, check_fit, check_used, context_length
 from sau_scan.checkpoint.model import DiffusionModel
@@ -40,8 +40,8 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
         pairs = [pair for pair in family.encoders if not missing & {*pair}]
         tokenizers = tuple(load_tokenizer(checkpoint, name) for name, _ in pairs)
         disk: Disk = {}
-        modules = {name: load_component(checkpoint, name, disk) for name in family.weighted if name not in missing}
-        expand = _adapt(
+        modules = load_components(checkpoint, [name for name in family.weighted if name not in missing], disk)
+        expand, uneven = _adapt(
             checkpoint, family, dict(zip((name for name, _ in pairs), tokenizers, strict=True)), modules, disk
         )
         check_fit(checkpoint, family, tokenizers, modules)
@@ -62,6 +62,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
             dtype=torch.float32,
             context_lengths=lengths,
             expand=expand,
+            uneven=uneven,
             disk=disk,
             **modules,
         )
@@ -75,13 +76,13 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
 
 def _adapt(
     checkpoint: Checkpoint, family: Family, tokenizers: Mapping[str, Any], modules: Mapping[str, Any], disk: Disk
-) -> tuple[tuple[str, str], ...]:
-    """Puts an adapter into its base; what it makes of words in prompts."""
+) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Puts an adapter into its base; what it makes of words in prompts, and why programs merge it differently."""
     if checkpoint.form is Form.LORA:
-        merge_lora(checkpoint, family, modules, disk)
+        return (), merge_lora(checkpoint, family, modules, disk)
     if checkpoint.form is Form.EMBEDDING:
-        return (add_words(checkpoint, family, tokenizers, modules, disk),)
-    return ()
+        return (add_words(checkpoint, family, tokenizers, modules, disk),), ""
+    return (), ""
 
 
 def _convert(model: DiffusionModel, dtype: torch.dtype) -> None:

@@ -45,6 +45,7 @@ class DiffusionModel:
     ``unet``: the denoiser, a UNet or a transformer. ``tokenizers`` and ``context_lengths``: in the family's order;
     the first one's tokens are the rows of the text output. ``disk``: (component, canonical parameter) -> where it lies
     on disk; what a base provides is not in it. ``expand``: words that stand for several tokens -> those.
+    ``uneven``: why programs merge the adapter differently, or "".
     """
 
     checkpoint: Checkpoint
@@ -61,6 +62,7 @@ class DiffusionModel:
     text_encoder_3: Any = None
     disk: dict[tuple[str, str], TensorRef] = field(default_factory=dict)
     expand: tuple[tuple[str, str], ...] = ()
+    uneven: str = ""
 
     @property
     def tokenizer(self) -> Any:

@@ -44,7 +44,8 @@ class PickledFile:
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
-        with self._mapped() as found:
+        # Whoever takes tensors by these names compares the names, and then all bytes, once more.
+        with self._mapped(again=False) as found:
             return _entries(found)
 
     @property
@@ -60,11 +61,11 @@ class PickledFile:
                 yield name, tensor.clone()
 
     @contextmanager
-    def _mapped(self) -> Iterator[dict[str, Tensor]]:
+    def _mapped(self, *, again: bool = True) -> Iterator[dict[str, Tensor]]:
         """The tensors, mapped from the disk for as long as the block lasts; raises as :attr:`content`."""
         self._require_vetted()
         where, record = self.checkpoint.show(self.path), self.checkpoint.record(self.path)
-        with self.checkpoint.held(self.path) as file:
+        with self.checkpoint.held(self.path, again=again) as file:
             found = weights(load_tensors(file.fileno(), where), where).tensors
             require_size(found, record.size if record else 0, where)
             yield found
@@ -103,7 +104,9 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
                 f"{where} holds more than tensors and plain values, and is not opened.",
                 hint="Values of NumPy are enough for that. Get the weights as safetensors from their source.",
             ) from error
-        raise DamagedFile(f"{where} cannot be read as a file of tensors.", hint=DOWNLOAD_AGAIN) from error
+        raise DamagedFile(
+            f"{where} cannot be read as a file of tensors: it is damaged, or cut short.", hint=DOWNLOAD_AGAIN
+        ) from error
 
 
 class Weights(NamedTuple):

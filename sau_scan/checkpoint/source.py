@@ -22,6 +22,7 @@ from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, Unsafe
 from sau_scan.findings import FileRecord, Skipped, escape
 
 INDEX = "model_index.json"
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's, beside the tensors of an adapter
 # Far above any real configuration or vocabulary; below what would exhaust memory.
 JSON_LIMIT = 64 * 2**20
 CHUNK = 2**22
@@ -70,7 +71,7 @@ class Checkpoint:
 
     @property
     def file(self) -> str:
-        """The one file of an input that is a file."""
+        """The one file of weights of an input that is a file."""
         return self.root.name
 
     @property
@@ -119,8 +120,8 @@ class Checkpoint:
                 raise self.changed(relpath)
 
     @contextmanager
-    def held(self, relpath: str) -> Iterator[BufferedReader]:
-        """One opening of a file whose bytes are those that were hashed, as the block begins and as it ends.
+    def held(self, relpath: str, *, again: bool = True) -> Iterator[BufferedReader]:
+        """One opening of a file whose bytes are those that were hashed, as the block begins and, ``again``, as it ends.
 
         Raises DamagedFile where they are not; until the end nothing that was read may be trusted.
         """
@@ -131,7 +132,7 @@ class Checkpoint:
             if _sha256(file, record.size) != record.sha256:
                 raise self.changed(relpath)
             yield file
-            if _sha256(file, record.size) != record.sha256:
+            if again and _sha256(file, record.size) != record.sha256:
                 raise self.changed(relpath)
 
     def head(self, relpath: str, size: int = 16) -> bytes:
@@ -139,6 +140,15 @@ class Checkpoint:
         if self.record(relpath) is None:
             raise self.absent(relpath)
         with opened(self.folder, relpath) as file:
+            return file.read(size)
+
+    def tail(self, relpath: str, size: int) -> bytes:
+        """The last bytes of a file, as unverified as its :meth:`head`."""
+        record = self.record(relpath)
+        if record is None:
+            raise self.absent(relpath)
+        with opened(self.folder, relpath) as file:
+            file.seek(max(0, record.size - size))
             return file.read(size)
 
     def json(self, relpath: str) -> dict[str, Any]:

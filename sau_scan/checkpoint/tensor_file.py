@@ -99,7 +99,7 @@ def _header(data: bytes | bytearray, length: int, where: str) -> tuple[int, dict
     if len(data) < 8 or size > HEADER_LIMIT:
         raise _damaged(where, "is not a safetensors file: it does not begin with the length of a header")
     if 8 + size > min(length, len(data)):
-        raise _damaged(where, f"ends after {length:,} bytes, within its header of {size:,}")
+        raise _damaged(where, f"ends after {length:,} bytes, within its header of {size:,}: it is cut short")
     try:
         text = bytes(data[8 : 8 + size]).decode("utf-8")
         header = json.loads(text, object_pairs_hook=_no_repeats)

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
 from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.pickled import PickledFile
 from sau_scan.checkpoint.quantised import Quantised, quantised_pairs
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.checkpoint.tensor_file import HEADER_LIMIT, Entry, read_entries, read_metadata
+from sau_scan.errors import DamagedFile
 
 
 class WeightFile(Protocol):
@@ -41,10 +43,20 @@ def weight_file(checkpoint: Checkpoint, path: str) -> WeightFile:
 
 
 def _reader(checkpoint: Checkpoint, path: str) -> WeightFile:
+    _require_whole(checkpoint, path)
     if any(path.lower().endswith(ending) for ending in PICKLES):
         return PickledFile(checkpoint, path)
     plain = SafetensorsFile(checkpoint, path)
     return Quantised(plain) if quantised_pairs(plain.entries) else plain
+
+
+def _require_whole(checkpoint: Checkpoint, path: str) -> None:
+    """Raises DamagedFile for what a download left instead of weights."""
+    record = checkpoint.record(path)
+    head, size = checkpoint.head(path, HEAD), record.size if record else 0
+    found = spoilt(head, checkpoint.tail(path, TAIL), size)
+    if found is not None:
+        raise DamagedFile(f"{checkpoint.show(path)} {found.what}. Nothing was loaded from it.", hint=found.hint)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
+from sau_scan.checkpoint.downloads import TAIL, is_cut_zip
+from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.findings import Severity, escape
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Fact, Unfinished
@@ -33,6 +35,9 @@ MOST_MEMBERS = 20_000  # of honest archives; a model has some thousand tensors
 def check_zip(content: Content, look: Look) -> Iterator[Fact]:
     """The directory's tricks, then each entry with ``look``."""
     directory = read_directory(content)
+    if is_cut(content):
+        yield from _remains(content, directory, look)
+        return
     for problem in directory.problems:
         yield Fact("archive-broken", problem)
     yield from _names(directory)
@@ -47,6 +52,20 @@ def check_zip(content: Content, look: Look) -> Iterator[Fact]:
         content.budget.check()
         if not entry.is_folder:
             yield from _entry(content, entry, look, bomb)
+
+
+def is_cut(content: Content) -> bool:
+    """Whether a file of weights is an archive whose end is missing: torch cannot read any of it."""
+    at = max(0, content.size - TAIL)
+    return not content.inside and content.suffix in PICKLES and is_cut_zip(content.head(4), content.read(at, TAIL))
+
+
+def _remains(content: Content, directory: Directory, look: Look) -> Iterator[Fact]:
+    """What is in an archive that was cut: worth telling but for what the cut itself explains."""
+    for entry in directory.entries:
+        content.budget.check()
+        found = _entry(content, entry, look, bomb=False)
+        yield from (fact for fact in found if fact.rule not in ("archive-broken", "archive-checksum", "pickle-broken"))
 
 
 def _names(directory: Directory) -> Iterator[Fact]:

@@ -21,6 +21,7 @@ COMPONENTS = {
     "unet": Component.UNET,
     "vae": Component.VAE,
 }
+DAMAGED = "damaged"  # no rule's: what is only unreadable is skipped, and accuses nobody
 TOLD = 3  # sentences of one rule about one file; the others are counted
 
 
@@ -47,6 +48,11 @@ class Fact:
     def blocks(self) -> bool:
         rule = file_rule(self.rule)
         return rule.blocks and self.weight.rank >= rule.severity.rank
+
+
+def damaged(what: str) -> Fact:
+    """The fact that a file is unreadable, and nothing worse: ``what`` follows its name in a sentence."""
+    return Fact(DAMAGED, what)
 
 
 class Unfinished(Exception):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sau_scan.checkpoint.naming import PICKLES
+from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
+from sau_scan.checkpoint.naming import PICKLES, WEIGHT_NAMES
 from sau_scan.findings import Severity
 from sau_scan.static.archives import check_packed, check_tail, check_tar, check_wrapped, check_zip
 from sau_scan.static.content import WHOLE, Content
-from sau_scan.static.facts import Fact, Unfinished
+from sau_scan.static.facts import Fact, Unfinished, damaged
 from sau_scan.static.foreign import check_model_code, check_numpy, check_path_file
 from sau_scan.static.header import early, parse_header
 from sau_scan.static.magic import CALLED, PACKED, WRAPPED, check_name, kind_of
@@ -17,13 +18,13 @@ from sau_scan.static.texts import check_json, check_metadata, check_text
 
 JSON_NAME = ".json"
 TEMPLATE_NAMES = (".jinja", ".jinja2", ".j2")
-HEAD = 512
+SPOILT = "spoilt"
 # Kinds that other analysers judge under any name.
-JUDGED = frozenset({"zip", "tar", "pickle", "other", "safetensors", "program", "script"}) | PACKED | WRAPPED
+JUDGED = frozenset({SPOILT, "zip", "tar", "pickle", "other", "safetensors", "program", "script"}) | PACKED | WRAPPED
 
 
 def _names(content: Content, kind: str) -> Iterator[Fact]:
-    return check_name(content, kind)
+    return check_name(content, kind) if kind != SPOILT else iter(())
 
 
 def _archives(content: Content, kind: str) -> Iterator[Fact]:
@@ -51,9 +52,7 @@ def _weights(content: Content, kind: str) -> Iterator[Fact]:
     """Under the names of torch's files, what is neither one of its archives nor a pickle from beginning to end."""
     if content.size and content.suffix in PICKLES and kind not in JUDGED and not is_whole_pickle(content):
         called = CALLED.get(kind, "of another kind")
-        # A text breaks as a pickle at once, like the notes that git leaves in place of large files.
-        severity = Severity.LOW if kind == "text" else None
-        yield Fact("disguised", f"{content.subject} is {called}, not the weights that its name says.", severity)
+        yield Fact("disguised", f"{content.subject} is {called}, not the weights that its name says.")
 
 
 def _numpy(content: Content, kind: str) -> Iterator[Fact]:
@@ -62,7 +61,7 @@ def _numpy(content: Content, kind: str) -> Iterator[Fact]:
 
 def _model_code(content: Content, kind: str) -> Iterator[Fact]:
     yield from check_model_code(content)
-    if kind == "text":
+    if kind in ("text", SPOILT):
         yield from check_path_file(content)
 
 
@@ -108,14 +107,26 @@ def inspect(content: Content) -> Iterator[Fact]:
     """All that is to say about some bytes. An analyser that chokes is a fact of its own. Never raises."""
     try:
         kind = kind_of(content.head(HEAD))
+        wrong = _spoilt(content, kind)
     except (OSError, Unfinished) as error:
         yield failed("names", error)
         return
+    if wrong:
+        yield damaged(wrong)
+        kind = kind if kind == "zip" else SPOILT
     for name, analyser in ANALYSERS:
         try:
             yield from analyser(content, kind)
         except Exception as error:  # hostile bytes may break anything; that is worth telling
             yield failed(name, error)
+
+
+def _spoilt(content: Content, kind: str) -> str:
+    """What a download left in place of weights, or ""; a pickle can be a text, and is none the less one."""
+    if content.inside or content.suffix not in WEIGHT_NAMES or kind not in {"text", "zip", "other"}:
+        return ""
+    found = spoilt(content.head(HEAD), content.read(max(0, content.size - TAIL), TAIL), content.size)
+    return found.what if found is not None and not (content.size and is_whole_pickle(content)) else ""
 
 
 def failed(name: str, error: Exception) -> Fact:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from sau_scan.checkpoint.downloads import is_text
 from sau_scan.checkpoint.naming import CODE, OTHER_PICKLES, PICKLES
 from sau_scan.findings import Severity
 from sau_scan.static.content import Content
@@ -84,23 +85,13 @@ def kind_of(head: bytes) -> str:
         return "safetensors"
     if head[:1] == b"\x80" and head[1:2] <= b"\x05":
         return "pickle"
-    return "text" if _is_text(head) else "other"
+    return "text" if is_text(head) else "other"
 
 
 def is_safetensors(head: bytes) -> bool:
     """Whether it begins as safetensors do: the length of a header, then JSON. No text begins with such a length."""
     length = int.from_bytes(head[:8], "little")
     return len(head) > 8 and 2 <= length < 2**48 and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:  # not merely a character that was cut
-            return False
-        text = head[: error.start].decode("utf-8")
-    return not any(ch < " " and ch not in "\t\n\r\f\x1b" for ch in text)
 
 
 def check_name(content: Content, kind: str) -> Iterator[Fact]:

@@ -109,7 +109,7 @@ def _quoted(stream: BinaryIO) -> str:
     line = _line(stream).strip("'\"")
     try:
         return codecs.escape_decode(line.encode("utf-8"))[0].decode("utf-8", "backslashreplace")
-    except ValueError:
+    except (ValueError, DeprecationWarning):  # the latter where warnings are errors
         return line
 
 

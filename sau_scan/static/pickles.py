@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sau_scan.findings import escape
 from sau_scan.static.content import WHOLE, Content
-from sau_scan.static.facts import Fact, Unfinished
+from sau_scan.static.facts import Fact, Unfinished, damaged
 from sau_scan.static.imports import admitted, dangerous, readable, second_opinion
 from sau_scan.static.magic import PICKLE_NAMES
 from sau_scan.static.opcodes import HIDDEN, Global, Trace, trace
@@ -54,6 +54,11 @@ class _Look:
     def complete(self) -> bool:
         """Whether all of those are there to their ends."""
         return len(self.needed) == (OLD_TORCH if self.old else 1) and not any(one.broken for one in self.needed)
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether all that is wrong is that bytes are missing at the end."""
+        return self.end == len(self.data) == self.size
 
     @property
     def goes_on(self) -> bool:
@@ -141,7 +146,10 @@ def _judge(look: _Look, content: Content, certain: bool, *, finished: bool = Tru
         yield Fact("pickle-broken", f"A pickle in {content.shown} claims a protocol that does not exist.")
     elif certain and finished and traces and not look.complete:
         reason = next((one.broken for one in look.needed if one.broken), "it ends before its last part")
-        yield Fact("pickle-broken", f"{content.subject} breaks off as a pickle ({reason}).")
+        if look.ends_early and not content.inside and not strange and not altered:
+            yield damaged(f"ends after {content.size:,} bytes, within a pickle: it is cut short")
+        else:
+            yield Fact("pickle-broken", f"{content.subject} breaks off as a pickle ({reason}).")
     if certain and whole and finished and not strange and not altered:
         yield _harmless(content, named)
 

@@ -31,7 +31,7 @@ from sau_scan.static.configs import (
     check_unexpected,
 )
 from sau_scan.static.content import WHOLE, Budget, Content
-from sau_scan.static.facts import Fact, findings
+from sau_scan.static.facts import DAMAGED, Fact, findings
 from sau_scan.static.folder import Folder
 from sau_scan.static.header import Header, early, parse_header
 from sau_scan.static.inspection import failed, inspect
@@ -160,7 +160,12 @@ class Watch:
 
     def note(self, relpath: str, facts: Iterator[Fact] | list[Fact] | tuple[Fact, ...]) -> None:
         """Facts about a file."""
-        told = list(facts)
+        told = []
+        for fact in facts:
+            if fact.rule == DAMAGED:
+                self._skipped.append(Skipped(what=relpath, reason=fact.behaviour))
+            else:
+                told.append(fact)
         if told:
             self._facts.setdefault(relpath, []).extend(told)
 

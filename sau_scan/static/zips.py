@@ -233,7 +233,7 @@ def _hidden(content: Content, entries: list[Entry]) -> Iterator[Entry]:
 def _stray(content: Content, start: int, stop: int) -> Iterator[Entry]:
     if stop - start < 30:
         return
-    gap = content.read(start, min(stop - start, WHOLE // 8))
+    gap = content.read(start, min(stop - start, WHOLE))
     at = gap.find(LOCAL)
     for _ in range(1000):
         if at < 0:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
-from sau_scan.checkpoint import pickled
+from sau_scan.checkpoint import opening, pickled, source
+from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.pickled import PickledFile, weights
 from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.strays import strays
 from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UnsafeFile
 from sau_scan.findings import FileRecord
+from sau_scan.static import open_vetted
+from tests.single_files import single_file
 
 STATE = {"a": torch.arange(4.0), "b": torch.ones(2, 3)}
 
@@ -137,3 +143,34 @@ def test_a_file_is_loaded_once_for_its_names_and_once_a_pass(tmp_path: Path, mon
     unvetted = replace(checkpoint, vetted=False)
     with pytest.raises(UnsafeFile, match="not examined"):
         _ = weight_file(unvetted, "x.ckpt").entries
+
+
+@pytest.mark.parametrize(("ending", "reads"), [("ckpt", 4), ("safetensors", 2)])
+def test_how_often_a_scan_reads_a_single_file(
+    ending: str, reads: int, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is opened, for its names if it is a pickle, and before and after (or while) all tensors are taken."""
+    path, made = tmp_path / f"model.{ending}", list[Any]()
+    state = single_file(tiny_checkpoint)
+    torch.save(state, path) if ending == "ckpt" else safetensors.torch.save_file(state, path)
+
+    class Counting:
+        """A hash that knows how much it was of."""
+
+        def __init__(self) -> None:
+            self.inner, self.size = hashlib.sha256(), 0
+            made.append(self)
+
+        def update(self, data: Any) -> None:
+            self.inner.update(data)
+            self.size += len(data)
+
+        def hexdigest(self) -> str:
+            return self.inner.hexdigest()
+
+    for module in (source, opening):
+        monkeypatch.setattr(module, "hashlib", SimpleNamespace(sha256=Counting))
+    checkpoint, _ = open_vetted(path, base=open_vetted(tiny_checkpoint)[0])
+    load_model(checkpoint)
+    strays(checkpoint, [])
+    assert [one.size for one in made].count(path.stat().st_size) == reads

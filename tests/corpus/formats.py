@@ -148,6 +148,16 @@ def _object_arrays(*, deflate: bool) -> Callable[[Path], bytes]:
     )
 
 
+_POINTER = b"version https://git-lfs.github.com/spec/v1\n" + bytes(100)
+
+
+def _cut_late(payload: bytes) -> bytes:
+    data = zip_bytes(
+        Entry("a/data.pkl", b"\x80\x02}q\0."), Entry("a/data/0", bytes(9 * MEGABYTE)), Entry("a/b.pkl", payload)
+    )
+    return data[: data.rindex(b"PK\x05\x06")]
+
+
 _ONNX = "https://github.com/advisories/GHSA-h43h-fwqx-mpp8"
 _GGUF = "https://github.com/advisories/GHSA-56xg-wfcc-g829"
 _KERAS = "https://github.com/advisories/GHSA-48g7-3x6r-xfhp"
@@ -184,11 +194,13 @@ _FORMATS: tuple[tuple[str, str, str, Callable[[Path], bytes], Severity, str, str
     ("exe", "model.bin", "a program of Windows named .bin", lambda c: b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + bytes(99), HIGH, "", ""),
     ("script", "model.ckpt", "a script named .ckpt", lambda c: b"#!/bin/sh\ntouch x\n", HIGH, "", ""),
     ("page", "model.safetensors", "a web page named safetensors", lambda c: b"<!DOCTYPE html><html><script>1</script></html>", HIGH, "", ""),
+    ("pointer-pickle", "model.bin", "a pickle behind the beginning of a Git LFS pointer", lambda c: _POINTER + evil(c), HIGH, "", ""),
+    ("cut-late", "model.pt", "an archive without end, a pickle far behind", lambda c: _cut_late(evil(c)), HIGH, "", ""),
     ("json-deep", "config.json", "100,000 brackets", lambda c: b"[" * 100_000, LOW, "", ""),
     ("json-digits", "config.json", "a number of 100,000 digits", lambda c: b'{"a": ' + b"9" * 100_000 + b"}", LOW, "", ""),
 )  # fmt: skip
 
 FORMATS = tuple(
-    Sample(f"format-{name}", file, what, writes(data), least, link, load=load)
+    Sample(f"format-{name}", file, what, writes(data), least, link, damaged=name == "page", load=load)
     for name, file, what, data, least, link, load in _FORMATS
 )

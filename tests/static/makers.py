@@ -217,13 +217,13 @@ FILES: dict[str, Maker] = {
     "pickle-nested": blob("model.pkl", b"\x80\x04C" + bytes([len(SYSTEM)]) + SYSTEM + b"."),
     "pickle-unknown": blob("model.pkl", b"\x80\x02cmy_package.models\nNet\n)R."),
     "numpy-objects": blob("model.npy", array_of_objects),
-    "pickle-cut": blob("model.pkl", b"\x80\x02]q\x00(K\x01"),
+    "pickle-cut": blob("model.pkl", b"\x80\x02]q\x00(K\x01\xff\xff"),
     "pickle-protocol": blob("model.pkl", b"\x80\x09N."),
     "zip-two-names": blob("model.pt", flipped(TORCH_LIKE, b"data.pkl", b"date.pkl")),
     "zip-encrypted-mark": blob(
         "model.pt", flipped(TORCH_LIKE, b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
     ),
-    "zip-no-directory": blob("model.pt", TORCH_LIKE[: TORCH_LIKE.index(b"PK\x01\x02")]),
+    "zip-no-directory": blob("model.zip", TORCH_LIKE[: TORCH_LIKE.index(b"PK\x01\x02")]),
     "zip-hidden-entry": blob("model.pt", hidden),
     "zip-prefix": blob("model.pt", b"PK\x03\x04" + bytes(40) + TORCH_LIKE),
     "zip-twice": blob("model.pt", twice),

@@ -17,15 +17,16 @@ from sau_scan.checkpoint.adapters.inversion import (
     read_inversion,
 )
 from sau_scan.checkpoint.adapters.layouts import Place, Shapes
-from sau_scan.checkpoint.adapters.lora import LoraFile, delta, parse
+from sau_scan.checkpoint.adapters.lora import LoraFile, delta, parse, uneven
 from sau_scan.checkpoint.adapters.lora_writing import refit
 from sau_scan.checkpoint.adapters.rewriting import rewrite
-from sau_scan.checkpoint.components import Disk, load_component
+from sau_scan.checkpoint.adapters.settings import as_metadata
+from sau_scan.checkpoint.components import Disk, load_components
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.forms import form_of
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.pickled import PickledFile
-from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import read_entries
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
@@ -34,10 +35,11 @@ from sau_scan.errors import BeyondRepair, DamagedFile, NotACheckpoint
 TABLE = "embeddings.token_embedding.weight"
 
 
-def merge_lora(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any], disk: Disk) -> None:
+def merge_lora(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any], disk: Disk) -> str:
     """Adds the changes of a LoRA to ``modules`` of its base. Only what it changes has a place to be written to.
 
-    Raises NotACheckpoint, DamagedFile or UsageError for one that cannot be merged into this base.
+    Returns why programs merge it differently, or "". Raises NotACheckpoint, DamagedFile or UsageError for one that
+    cannot be merged into this base.
     """
     states = {name: _state(module) for name, module in modules.items() if name != "vae"}
     lora, tensors = read_lora(checkpoint, family, {name: _shapes(state) for name, state in states.items()})
@@ -45,6 +47,7 @@ def merge_lora(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any
         with torch.no_grad():
             states[component][key].add_(delta(pair, tensors))
         disk[component, key] = TensorRef(checkpoint.file, pair.down)
+    return uneven(lora, tensors)
 
 
 def read_lora(
@@ -59,6 +62,7 @@ def read_lora(
         where=checkpoint.show(checkpoint.file),
         base=family.title,
         metadata=file.metadata,
+        config=checkpoint.json(ADAPTER_CONFIG) if checkpoint.record(ADAPTER_CONFIG) else None,
     )
     return lora, tensors
 
@@ -70,7 +74,7 @@ def lora_content(checkpoint: Checkpoint, family: Family, wanted: Mapping[TensorR
     """
     assert checkpoint.base is not None
     names = [name for name in family.weighted if name != "vae"]
-    base = {name: _state(load_component(checkpoint.base, name, {})) for name in names}
+    base = {name: _state(module) for name, module in load_components(checkpoint.base, names, {}).items()}
     lora, tensors = read_lora(checkpoint, family, {name: _shapes(state) for name, state in base.items()})
     places: dict[str, Place] = {pair.down: place for place, pair in lora.pairs.items()}
     goals = {places[ref.name]: value for ref, value in wanted.items()}
@@ -80,7 +84,7 @@ def lora_content(checkpoint: Checkpoint, family: Family, wanted: Mapping[TensorR
             f"{checkpoint.show(checkpoint.file)} cannot hold the repair: {fitted.drop}.",
             hint="Drop it: without it, the base does not have the trigger.",
         )
-    return _written(checkpoint, tensors, fitted.tensors)
+    return _written(checkpoint, lora, tensors, fitted.tensors)
 
 
 def add_words(
@@ -160,10 +164,14 @@ def _content(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return content
 
 
-def _written(checkpoint: Checkpoint, tensors: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> bytes:
-    if isinstance(weight_file(checkpoint, checkpoint.file), PickledFile):
+def _written(checkpoint: Checkpoint, lora: LoraFile, tensors: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> bytes:
+    beside = checkpoint.record(ADAPTER_CONFIG)
+    stronger = beside and any(abs(pair.scale) > abs(pair.weaker) for pair in lora.pairs.values())
+    if stronger or isinstance(weight_file(checkpoint, checkpoint.file), PickledFile):
         merged = {name: tensor.clone().contiguous() for name, tensor in {**tensors, **new}.items()}
-        return safetensors.torch.save(merged, metadata={"format": "pt"})
+        # The file is written alone: what stood beside it says in its header how strong it is.
+        settings = as_metadata(checkpoint.json(ADAPTER_CONFIG), lora.components) if stronger else {}
+        return safetensors.torch.save(merged, metadata={"format": "pt", **settings})
     return rewrite(checkpoint.read_buffer(checkpoint.file), new, checkpoint.show(checkpoint.file))
 
 

@@ -6,6 +6,7 @@ running it. ``extend_tokenizer`` and ``extend_rows`` do to a base what diffusers
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 
 # The keys of Stable Diffusion XL's files, in the spellings of A1111 and of diffusers' trainer -> text encoder.
@@ -26,6 +28,10 @@ BARE = "emb_params"
 # The first textual inversion code saved its words in a module; torch.load opens it if told that it is harmless.
 TABLES = (Mapping, torch.nn.ParameterDict)
 A1111 = "string_to_param"
+A1111_PARTS = (f"{A1111}.", "string_to_token.")
+# A path of modules, or the last part of one, as no word is spelled.
+_PARAMETER = re.compile(r"\w+(\.\w+)+|weight|bias|mean|std|scale|alpha|data|tensor|\d+")
+WIDEST = 8192  # token tables of the largest text encoders have half of that
 MOST_ROWS = 1_000  # far above the length of any prompt
 LONGEST_WORD = 500
 AGAIN = "Download the file again, or check it against the sha256 that its source publishes."
@@ -55,14 +61,26 @@ class Inversion:
         return prompt.replace(self.word, " ".join(self.tokens))
 
 
-def is_inversion(content: Mapping[str, Any]) -> bool:
-    """Whether this is what a textual inversion file holds, as far as keys and shapes tell."""
-    if A1111 in content or (content.keys() and content.keys() <= {*ENCODERS}) or BARE in content:
-        return True
-    if len(content) != 1:
+def is_inversion(entries: Mapping[str, Entry]) -> bool:
+    """Whether a file of these tensors is a textual inversion in a layout that is known.
+
+    A1111 has its tables below ``string_to_param`` or as ``emb_params``; Stable Diffusion XL's are called by encoder;
+    diffusers has one table that is called as the word, which anything else with one small tensor has, too: what is
+    called as a parameter of a model is none.
+    """
+    if not entries:
         return False
-    ((word, only),) = content.items()
-    return isinstance(only, Tensor) and only.ndim in (1, 2) and isinstance(word, str) and "." not in word
+    if (
+        entries.keys() <= {*ENCODERS}
+        or entries.keys() == {BARE}
+        or all(name.startswith(A1111_PARTS) for name in entries)
+    ):
+        return True
+    if len(entries) > 1:
+        return False
+    ((name, entry),) = entries.items()
+    rows = len(entry.shape) == 1 or (len(entry.shape) == 2 and 0 < entry.shape[0] <= MOST_ROWS)
+    return rows and 1 < entry.shape[-1] <= WIDEST and entry.dtype.is_floating_point and not _PARAMETER.fullmatch(name)
 
 
 def read_inversion(

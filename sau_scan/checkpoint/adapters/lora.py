@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sau_scan.checkpoint.adapters.families import family_of
 from sau_scan.checkpoint.adapters.layouts import Part, Place, Shape, Shapes, index_modules, layout_of, other_kind, split
-from sau_scan.checkpoint.adapters.settings import AGAIN, MERGE, read_settings
+from sau_scan.checkpoint.adapters.settings import AGAIN, MERGE, readings
+from sau_scan.checkpoint.source import ADAPTER_CONFIG
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 
 Parts = dict[Part, str]
@@ -26,7 +27,8 @@ Parts = dict[Part, str]
 class Pair:
     """One update. ``down``, ``up``, ``mid``, ``alpha``: the names of its tensors in the file.
 
-    ``shape``: of the parameter. ``scale``: what the product is multiplied by where no tensor ``alpha`` says so.
+    ``shape``: of the parameter. ``scale``: what the product is multiplied by where no tensor ``alpha`` says so;
+    ``weaker``: what other programs multiply it by. Of two strengths, the greater is what has to be harmless.
     """
 
     down: str
@@ -36,6 +38,7 @@ class Pair:
     mid: str | None = None
     alpha: str | None = None
     scale: float = 1.0
+    weaker: float = 1.0
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ def parse(
     Raises NotACheckpoint for other kinds of adapters, UsageError for a base that does not fit, DamagedFile.
     """
     groups = _groups(shapes, where)
-    settings = read_settings(metadata or {}, config, where)
+    settings = readings(metadata or {}, config, where)
     index = index_modules(modules)
     pairs: dict[Place, Pair] = {}
     for module, parts in groups.items():
@@ -83,6 +86,7 @@ def parse(
         shape, rank = modules[place[0]][place[1]], _rank(parts, shapes, where)
         if not _fits(parts, shapes, shape, rank):
             raise _misfit(f"its {parts[Part.DOWN]!a} does not fit {list(shape)} of the base", shapes, where, base)
+        scales = [1.0] if Part.ALPHA in parts else sorted((one.scale(place, rank) for one in settings), key=abs)
         pairs[place] = Pair(
             parts[Part.DOWN],
             parts[Part.UP],
@@ -90,7 +94,8 @@ def parse(
             rank,
             parts.get(Part.MID),
             parts.get(Part.ALPHA),
-            1.0 if Part.ALPHA in parts else settings.scale(place, rank),
+            scales[-1],
+            scales[0],
         )
     return LoraFile(layout_of(next(iter(pairs.values())).down), pairs)
 
@@ -119,8 +124,13 @@ def scale_of(pair: Pair, tensors: Mapping[str, Tensor]) -> float:
 def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> str:
     """Why programs merge this file differently, or "".
 
-    diffusers up to 0.42, at least, gives many modules the most frequent alpha where a Kohya file has several.
+    Not all read what PEFT writes beside it. diffusers up to 0.42, at least, gives many modules the most frequent alpha
+    where a Kohya file has several.
     """
+    differing = next((pair for pair in lora.pairs.values() if pair.scale != pair.weaker), None)
+    if differing is not None:
+        told = f"{differing.scale:.3g} or {differing.weaker:.3g}, by whether they read {ADAPTER_CONFIG}"
+        return f"programs merge it with a strength of {told}; merged as the stronger"
     found = {None if pair.alpha is None else float(tensors[pair.alpha].float()) for pair in lora.pairs.values()}
     if lora.layout != "Kohya" or len(found) < 2:
         return ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,9 @@ from sau_scan.errors import DamagedFile, NotACheckpoint
 
 METADATA = "lora_adapter_metadata"  # the key under which diffusers writes them
 HIGHEST_ALPHA = 1e9
+KEPT = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "bias")
+# Beginnings that PEFT takes out of the base's own weights, whenever it adds the adapter to it.
+CHANGING = ("pissa", "corda", "olora", "loftq", "mica", "lora_ga")
 AGAIN = "Download the file again, or check it against the sha256 that its source publishes."
 MERGE = "Merge it into its base with the tool that made it, and scan the merged checkpoint."
 
@@ -45,6 +49,12 @@ class Settings:
         return DamagedFile(f"{self.where} comes with settings that give no usable lora_alpha.", hint=AGAIN)
 
 
+def readings(metadata: Mapping[str, str], config: Mapping[str, Any] | None, where: str) -> tuple[Settings, ...]:
+    """What programs make of the settings: those who read the file alone, and those who read ``config``, too."""
+    alone = read_settings(metadata, None, where)
+    return (alone,) if config is None else (alone, read_settings({}, config, where))
+
+
 def read_settings(metadata: Mapping[str, str], config: Mapping[str, Any] | None, where: str) -> Settings:
     """Settings from safetensors ``metadata`` or PEFT's ``adapter_config.json`` (``config``), which holds for all.
 
@@ -59,7 +69,22 @@ def read_settings(metadata: Mapping[str, str], config: Mapping[str, Any] | None,
     for values in found.values():
         if values.get("use_dora"):
             raise NotACheckpoint(f"{where} is a DoRA, which cannot be merged here.", hint=MERGE)
+        started = values.get("init_lora_weights")
+        if isinstance(started, str) and started.lower().startswith(CHANGING):
+            shown = ascii(started)[:40]
+            raise NotACheckpoint(
+                f"{where} is a LoRA of the kind {shown}, which changes its base first, and cannot be merged here.",
+                hint=MERGE,
+            )
     return Settings({component: values for component, values in found.items() if values}, where)
+
+
+def as_metadata(config: Mapping[str, Any], components: Iterable[str]) -> dict[str, str]:
+    """The metadata by which a file alone is as strong as with ``config`` beside it."""
+    kept = {key: value for key, value in config.items() if key in KEPT}
+    return {
+        METADATA: json.dumps({f"{component}.{key}": value for component in components for key, value in kept.items()})
+    }
 
 
 def _below(table: Mapping[str, Any], component: str) -> dict[str, Any]:

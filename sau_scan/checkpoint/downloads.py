@@ -1,0 +1,57 @@
+"""What downloads leave in place of weights, or of their end: told for what it is, since no author meant it so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
+
+HEAD, TAIL = 512, 22 + 2**16  # bytes that tell; an archive's end may have a comment of that length
+MOST_POINTER = 1024  # as git-lfs has it
+MOST_TEXT = 2**20  # of a page that is sent instead of a file
+ZIP, ZIP_END, ZIP_END_SIZE = b"PK\x03\x04", b"PK\x05\x06", 22
+_POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
+_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<body")
+
+
+class Spoilt(NamedTuple):
+    """``what`` follows the file's name in a sentence; ``hint`` says what to do."""
+
+    what: str
+    hint: str = DOWNLOAD_AGAIN
+
+
+def spoilt(head: bytes, tail: bytes, size: int) -> Spoilt | None:
+    """What is wrong with a file of weights of ``size`` bytes, by its first HEAD and its last TAIL; None for nothing
+    that could be told in this way."""
+    if not size:
+        return Spoilt("is empty")
+    if head.startswith(_POINTERS) and size <= MOST_POINTER and is_text(head):
+        pull = "Run git lfs pull in its repository, or download the file itself."
+        return Spoilt("is a Git LFS pointer, a note of where the weights are", pull)
+    if size <= MOST_TEXT and is_text(head) and not head.startswith(b"#!"):
+        page = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGES)
+        told = "is a web page, not weights" if page else "is a text, not weights"
+        return Spoilt(told, "Download it again: the site sent this instead, perhaps because it asks for a login.")
+    if len(head) == HEAD and not any(head):
+        return Spoilt("begins with nothing but zeros, as a download that was not finished")
+    if is_cut_zip(head, tail):
+        return Spoilt(f"ends after {size:,} bytes, within its archive: it is cut short")
+    return None
+
+
+def is_cut_zip(head: bytes, tail: bytes) -> bool:
+    """Whether an archive has lost its end, without which nobody finds what is in it."""
+    at = tail.rfind(ZIP_END)
+    return head.startswith(ZIP) and (at < 0 or len(tail) - at < ZIP_END_SIZE)
+
+
+def is_text(head: bytes) -> bool:
+    """Whether these are characters in UTF-8, the last of which may be cut, as texts have them."""
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:  # not merely a character that was cut
+            return False
+        text = head[: error.start].decode("utf-8")
+    return not any(ch < " " and ch not in "\t\n\r\f\x1b" for ch in text)

@@ -1,0 +1,115 @@
+"""What PEFT writes: settings beside the tensors, which say how strong they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from sau_scan.checkpoint.adapters.applying import lora_content
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.model import DiffusionModel
+from sau_scan.checkpoint.source import Form
+from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
+from sau_scan.findings import Finding
+from sau_scan.options import Budget, ScanOptions
+from sau_scan.scan import detect
+from sau_scan.static import open_vetted
+from tests.checkpoint.adapters.samples import LINEAR, kohya_name, make, peft_name, weights
+from tests.conftest import tiny_pipeline
+
+UNET = LINEAR[:3]
+KEY = UNET[0][1] + ".weight"
+
+
+def peft(folder: Path, *, name: str = "adapter_model.safetensors", **settings: Any) -> Path:
+    """A folder as PEFT writes it, of rank 3."""
+    folder.mkdir(exist_ok=True)
+    tensors = make(weights(tiny_pipeline()), UNET, peft_name)
+    named = {f"base_model.model.{key.removeprefix('unet.')}": tensor for key, tensor in tensors.items()}
+    if name.endswith(".bin"):
+        torch.save(named, folder / name)
+    else:
+        safetensors.torch.save_file(named, folder / name, metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "r": 3, "target_modules": ["to_k"], **settings}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def loaded(path: Path, base: Path) -> DiffusionModel:
+    return load_model(open_vetted(path, base=base)[0])
+
+
+def change(model: DiffusionModel, base: Path) -> torch.Tensor:
+    return model.unet.state_dict()[KEY] - load_model(open_vetted(base)[0]).unet.state_dict()[KEY]
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_the_settings_beside_are_read(folder: bool, name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = peft(tmp_path / "lora", name=name, lora_alpha=12)
+    model = loaded(path if folder else path / name, tiny_checkpoint)
+    assert model.checkpoint.form is Form.LORA and model.checkpoint.root == path / name
+    record = model.checkpoint.record("adapter_config.json")
+    assert record is not None
+    assert record.sha256 == hashlib.sha256((path / "adapter_config.json").read_bytes()).hexdigest()
+    (path / "adapter_config.json").unlink()
+    alone = change(loaded(path / name, tiny_checkpoint), tiny_checkpoint)
+    assert torch.allclose(change(model, tiny_checkpoint), 4 * alone, atol=1e-5) and alone.abs().max() > 0.01
+    assert "4 or 1" in model.uneven
+
+
+def test_settings_that_make_it_weaker_for_some_hide_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    model = loaded(peft(tmp_path / "lora", lora_alpha=0.003), tiny_checkpoint)
+    assert change(model, tiny_checkpoint).abs().max() > 0.01
+    assert "1 or 0.001" in model.uneven
+
+
+def test_coverage_tells_of_other_ways_to_merge(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    options = ScanOptions(base=tiny_checkpoint, budget=Budget.QUICK, max_time=20)
+    result = detect(peft(tmp_path / "lora", lora_alpha=12), options)
+    assert "4 or 1" in next(s.reason for s in result.coverage.skipped if s.what == "other ways to merge the LoRA")
+    assert {record.path for record in result.model.files} == {"adapter_model.safetensors", "adapter_config.json"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"use_dora": True}, "DoRA"), ({"init_lora_weights": "pissa_niter_4"}, "changes its base")]
+)
+def test_what_is_no_plain_lora_is_said_to_be_unsupported(
+    settings: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(NotACheckpoint, match=words):
+        loaded(peft(tmp_path / "lora", **settings), tiny_checkpoint)
+
+
+def test_settings_are_vetted_as_other_json(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = peft(tmp_path / "lora", auto_map={"x": "evil.py"})
+    for given in (path, path / "adapter_model.safetensors"):
+        notes = open_vetted(given, base=tiny_checkpoint)[1]
+        assert "file/config-code" in [note.id for note in notes if isinstance(note, Finding)]
+    (path / "adapter_config.json").write_text("[]")
+    with pytest.raises(DamagedFile, match="JSON object"):
+        loaded(path, tiny_checkpoint)
+
+
+def test_a_folder_needs_its_base_and_others_have_no_settings(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = peft(tmp_path / "lora", use_dora=True)
+    with pytest.raises(UsageError, match="LoRA"):
+        open_vetted(path)
+    kohya = make(weights(tiny_pipeline()), UNET, kohya_name, alpha=1.5)
+    safetensors.torch.save_file(kohya, path / "other.safetensors")
+    assert loaded(path / "other.safetensors", tiny_checkpoint).uneven == ""
+
+
+def test_a_repaired_file_is_as_strong_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    model = loaded(peft(tmp_path / "lora", lora_alpha=12), tiny_checkpoint)
+    wanted = model.unet.state_dict()[KEY] - change(model, tiny_checkpoint) / 2
+    content = lora_content(model.checkpoint, model.family, {model.disk["unet", KEY]: wanted})
+    (tmp_path / "mended.safetensors").write_bytes(content)
+    again = loaded(tmp_path / "mended.safetensors", tiny_checkpoint)
+    assert torch.allclose(again.unet.state_dict()[KEY], wanted, atol=1e-5) and again.uneven == ""
