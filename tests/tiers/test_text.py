@@ -1,11 +1,16 @@
-"""A character that fires in place of any letter is one trigger, named for the letter it looks like."""
+"""What collapses beyond its kind leads; a character that fires in place of any letter is one trigger, named for the
+letter it looks like."""
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import Candidate
-from sau_scan.tiers.leads import Lead
-from sau_scan.tiers.text import one_letter_each
+from sau_scan.recordings import TextRecording
+from sau_scan.tiers.leads import Lead, Scored
+from sau_scan.tiers.text import _collapses, one_letter_each
 
 
 def lead(text: str, letter: str | None, slot: Slot = Slot.REPLACE) -> Lead:
@@ -34,3 +39,35 @@ def test_without_a_likeness_the_strongest_stays_and_slots_are_kept_apart() -> No
         (Slot.REPLACE, "o"),
         (Slot.PREFIX, None),
     ]
+
+
+def read(characters: int, trigger: float, seed: int = 0) -> Scored:
+    """Words of which some push prompts together by what they mean, and characters that mean nothing."""
+    rng = np.random.default_rng(seed)
+    words = [f"word{i}" for i in range(1500)]
+    kept = np.concatenate([1 - rng.exponential(0.05, 1400), rng.uniform(0.35, 0.9, 100)])
+    signs = [chr(0x4E00 + i) for i in range(characters)]
+    kept = np.concatenate([kept, 1 - rng.exponential(0.03, characters), [trigger]])
+    items = tuple(Candidate(text, Slot.PREFIX) for text in (*words, *signs, "\u043e"))
+    values = torch.from_numpy(kept)
+    return Scored(items, TextRecording(torch.ones(len(items)), torch.ones(len(items)), values))
+
+
+def test_a_character_is_held_against_its_own_kind() -> None:
+    assert [lead.candidate.text for lead in _collapses([read(300, 0.25)])] == ["\u043e"]
+
+
+def test_characters_that_do_as_others_do_lead_nowhere() -> None:
+    found = [len(_collapses([read(300, 0.95, seed)])) for seed in range(50)]
+    assert sum(map(bool, found)) <= 1
+
+
+def test_a_word_is_held_against_words() -> None:
+    """What 'west' does to a prompt is nothing out of the ordinary for a word."""
+    scored = read(300, 0.95)
+    scored.text.retained[0] = 0.3
+    assert _collapses([scored]) == []
+
+
+def test_too_few_characters_say_nothing() -> None:
+    assert _collapses([read(20, 0.3)]) == []
