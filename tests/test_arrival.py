@@ -121,7 +121,7 @@ def _finding(command: str) -> Finding:
 
 def test_errors_name_the_repository(hub: FakeHub) -> None:
     hub.repo("org/name").push({"a.safetensors": save({"x": torch.zeros(2, 2, 2)})})
-    with pytest.raises(NotACheckpoint, match=r"^org/name/a\.safetensors is neither"):
+    with pytest.raises(NotACheckpoint, match=r"what org/name/a\.safetensors is"):
         detect("org/name", ScanOptions(offline=False))
 
 
