@@ -56,11 +56,11 @@ def zoo(family: str, world: str, name: str, component: str, budget: Budget = Bud
 ATTACKED = (
     Attacked("sd1", DEMO, model_dir("tiny", "base"), TEXT_ENCODER, "text_encoder"),
     zoo("sd1", "tiny", "evil-edit", "unet", Budget.STANDARD),
-    zoo("sd2", "vale", "rickrolling-tpa", "text_encoder"),
+    zoo("sd2", "vale", "rick-prefix", "text_encoder"),
     zoo("sdxl", "harbour", "rickrolling-tpa", "text_encoder"),
 )
-# Adapters of trained attacks; what is told of them is in the JSON files beside.
 FAST = {("sd1", "text_encoder", "single-ckpt")}
+FAST_FOUND = {("sd2", "single-ckpt"), ("sdxl", "single-safetensors")}
 
 
 def _holds(form: Format, model: Attacked) -> bool:
@@ -98,6 +98,17 @@ def test_a_trigger_is_found_and_removed_in_every_form(model: Attacked, form: For
     out = tmp_path / ("fixed" if given.path.is_dir() else "fixed.safetensors")
     done = fix(given.path, FixOptions(out=out, scan=options), before)
     _require_repaired(done, given, out)
+
+
+@pytest.mark.parametrize(
+    ("model", "form"),
+    [pytest.param(*c, id=f"{c[0].family}-{c[1].id}") for c in CELLS if (c[0].family, c[1].id) in FAST_FOUND],
+)
+def test_a_trigger_is_found_in_other_families(model: Attacked, form: Format, tmp_path: Path) -> None:
+    given = form.make(model.folder, model.base, tmp_path)
+    found = detect(given.path, scanned(given, model.budget))
+    assert found.verdict is Verdict.BACKDOORED
+    assert _first(found) == (model.trigger.text, model.trigger.slot)
 
 
 def _first(result: ScanResult) -> tuple[str, Slot]:
