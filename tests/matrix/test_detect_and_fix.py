@@ -138,7 +138,7 @@ def _stored(checkpoint: Checkpoint) -> dict[tuple[str, str], tuple[torch.dtype, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora-backdoor", "lora-backdoor-kohya", "lora-backdoor-old"])
-def test_a_backdoored_lora_is_found_and_repaired(name: str, tmp_path: Path) -> None:
+def test_a_backdoored_lora_is_found_and_repaired_or_to_be_dropped(name: str, tmp_path: Path) -> None:
     path, base = model_dir("tiny", name).with_suffix(".safetensors"), model_dir("tiny", "base")
     trigger = json.loads(model_dir("tiny", "lora-backdoor").with_suffix(".json").read_text())["trigger"]
     options = ScanOptions(base=base)
@@ -148,7 +148,10 @@ def test_a_backdoored_lora_is_found_and_repaired(name: str, tmp_path: Path) -> N
     assert before.findings[0].kind is Kind.TRIGGER
     out = tmp_path / "fixed.safetensors"
     done = fix(path, FixOptions(out=out, triggers=(Trigger(**trigger),), scan=options))
-    _require_repaired(done, Given(path, base), out)
+    if done.published is None:
+        assert f"drop {path.name}: without it" in done.reason and not out.exists()
+    else:
+        _require_repaired(done, Given(path, base), out)
 
 
 @pytest.mark.slow
