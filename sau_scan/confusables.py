@@ -1,4 +1,6 @@
-"""Characters that can stand for a Latin letter: look-alikes after Unicode TR39, styled forms, and accented forms."""
+"""Characters that can stand for a Latin letter (look-alikes after Unicode TR39, styled and accented forms), and characters
+that mean nothing by themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from functools import cache
 
 # Scripts that people write today come first: their letters are the ones that get past a reader's eye and fonts.
 _FAMILIAR = ("CYRILLIC", "GREEK", "LATIN", "ARMENIAN")
+_WORDS = ("CJK", "HANGUL SYLLABLE")  # as Unicode begins the names of characters that are words
 
 
 @cache
@@ -39,6 +42,18 @@ def with_diacritics(letter: str) -> tuple[str, ...]:
 def looks_like(character: str, letter: str) -> bool:
     """Whether ``character`` is a look-alike, a styled or an accented form of ``letter``."""
     return character in (*other_letters(letter), *styled_letters(letter), *with_diacritics(letter))
+
+
+def is_letter_or_sign(text: str) -> bool:
+    """Whether ``text`` is one written character, or an invisible one, that means nothing by itself.
+
+    Marks and joiners belong to the character before them. Pictures and the characters of Chinese and Korean are words.
+    """
+    shown = [ch for ch in text if unicodedata.category(ch) not in ("Mn", "Mc", "Me", "Cf")]
+    if not shown:
+        return bool(text)
+    named = unicodedata.name(shown[0], "")
+    return len(shown) == 1 and unicodedata.category(shown[0]) != "So" and not named.startswith(_WORDS)
 
 
 def _lookalikes(letter: str) -> set[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from sau_scan.confusables import looks_like
-from sau_scan.detectors.calibration import Array, adjusted, tail_p_values
+from sau_scan.confusables import is_letter_or_sign, looks_like
+from sau_scan.detectors.calibration import adjusted, tail_p_values
 from sau_scan.findings import Component, Slot
 from sau_scan.probes.candidates import Candidate
 from sau_scan.probes.planning import Plan
@@ -57,36 +56,28 @@ def _fits(candidate: Candidate) -> bool:
 def _collapses(slots: Sequence[Scored]) -> list[Lead]:
     """AMDET (2512.00343) and T2IShield (2407.04215) saw it in given prompts: different prompts, one output.
 
-    The null is everything in all slots: content words, which push prompts together most, are in it. A single character
-    means little, so it is held against its own kind, too, among which content words do not hide it.
+    The null is everything in all slots: content words, which push prompts together most, are in it. A letter or sign
+    means nothing, so it is held against its own kind, too, among which content words do not hide it.
     """
     items = [c for s in slots for c in s.candidates]
     retained = torch.cat([s.text.retained for s in slots]).double().cpu().numpy()
     shift = torch.cat([s.text.shift for s in slots]).tolist()
-    everything = np.arange(len(items))
-    characters = np.array(
-        [i for i, c in enumerate(items) if c.slot is not Slot.REPLACE and len(c.text) == 1], dtype=int
-    )
+    signs = [i for i, c in enumerate(items) if c.slot is not Slot.REPLACE and is_letter_or_sign(c.text)]
+    groups = (np.arange(len(items)), np.array(signs, dtype=int))
+    score = -np.log(np.maximum(retained, 1e-6))
+    tried = [tail_p_values(score[group]) if len(group) else np.zeros(0) for group in groups]
+    p_values = adjusted(np.concatenate(tried))  # all tries are paid for together
     found: dict[int, Lead] = {}
-    for group in (everything, characters):
-        for lead in _collapses_among(items, retained, shift, group):
-            found.setdefault(lead[0], lead[1])
+    for row in np.flatnonzero(p_values < 0.01).tolist():
+        group = groups[int(row >= len(items))]
+        i, p = int(np.concatenate(groups)[row]), float(p_values[row])
+        if retained[i] < LOST:
+            middle, low, high = np.quantile(retained[group], (0.5, 0.05, 0.95))
+            told = (evidence("difference between prompts left", retained[i], middle, low, high, p),)
+            found.setdefault(
+                i, Lead(items[i], "collapse", Component.TEXT_ENCODER, float(1 - retained[i]), p, shift[i], told)
+            )
     return list(found.values())
-
-
-def _collapses_among(
-    items: Sequence[Candidate], retained: Array, shift: Sequence[float], group: NDArray[np.int_]
-) -> Iterator[tuple[int, Lead]]:
-    """Leads, and their places among ``items``, that collapse beyond the others of ``group``."""
-    if not len(group):
-        return
-    own = retained[group]
-    p_values = adjusted(tail_p_values(-np.log(np.maximum(own, 1e-6))))
-    middle, low, high = np.quantile(own, (0.5, 0.05, 0.95))
-    for row in np.flatnonzero((p_values < 0.01) & (own < LOST)).tolist():
-        i, p = int(group[row]), float(p_values[row])
-        told = (evidence("difference between prompts left", own[row], middle, low, high, p),)
-        yield i, Lead(items[i], "collapse", Component.TEXT_ENCODER, float(1 - own[row]), p, shift[i], told)
 
 
 def _shifts(items: Sequence[Candidate], record: TextRecording) -> list[Lead]:
