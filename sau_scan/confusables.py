@@ -1,4 +1,4 @@
-"""Characters that can stand for a Latin letter (look-alikes after Unicode TR39, styled and accented forms), and characters
+"""Characters that can stand for a Latin letter (look-alikes after Unicode TR39, styled and accented forms), and those
 that mean nothing by themselves.
 """
 
