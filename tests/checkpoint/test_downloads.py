@@ -13,7 +13,8 @@ from sau_scan.errors import DamagedFile
 from sau_scan.findings import Finding, Severity, Skipped
 from sau_scan.options import ScanOptions
 from sau_scan.scan import detect
-from sau_scan.static import vet_file
+from sau_scan.static import vet_file, zips
+from tests.corpus.zips import marked_zip, torch_entries, zip_bytes
 from tests.static.makers import SYSTEM, packed, saved
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 4265380512\n"
@@ -83,8 +84,31 @@ def test_a_folder_of_pointers(copy_of: Path) -> None:
         ("model.pt", b"\x80\x02cposix\nsystem\nq\0X\x09\0\0\0tr"),
         ("model.bin", PAGE + packed({"x/data.pkl": SYSTEM})),
         ("model.safetensors", bytes(5000) + packed({"x/data.pkl": SYSTEM})),
+        ("model.bin", marked_zip(SYSTEM)),  # torch finds its end
+        ("model.bin", marked_zip(SYSTEM, method=8)),
     ],
 )
 def test_nothing_hides_behind_a_broken_download(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     assert "file/pickle-danger" in [result.id for result in vet_file(tmp_path / name) if isinstance(result, Finding)]
+
+
+def ids(path: Path) -> set[str]:
+    return {result.id for result in vet_file(path) if isinstance(result, Finding)}
+
+
+def test_what_the_cut_does_not_explain_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(zip_bytes(*torch_entries(SYSTEM, method=99)).split(b"PK\x01\x02")[0])
+    assert "file/archive-broken" in ids(file)
+    file.write_bytes(zip_bytes(*torch_entries(b"\x80\x02}q\0")).split(b"PK\x01\x02")[0])
+    assert "file/pickle-broken" in ids(file)
+
+
+def test_all_of_an_archive_without_end_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(packed({"x/data/0": bytes(999), "x/data.pkl": SYSTEM}).split(b"PK\x01\x02")[0])
+    monkeypatch.setattr(zips, "WHOLE", 64)
+    assert "file/pickle-danger" in ids(file)
+    monkeypatch.setattr(zips, "MOST_ENTRIES", 1)
+    assert "file/analyser-failed" in ids(file)
