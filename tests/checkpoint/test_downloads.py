@@ -13,9 +13,9 @@ from sau_scan.errors import DamagedFile
 from sau_scan.findings import Finding, Severity, Skipped
 from sau_scan.options import ScanOptions
 from sau_scan.scan import detect
-from sau_scan.static import vet_file, zips
+from sau_scan.static import open_vetted, vet_file, zips
 from tests.corpus.zips import marked_zip, torch_entries, zip_bytes
-from tests.static.makers import SYSTEM, packed, saved
+from tests.static.makers import SYSTEM, edit_json, packed, saved
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 4265380512\n"
 PAGE = b'\xef\xbb\xbf\n<!DOCTYPE html>\n<html class=""><head><title>404</title></head><body>Not found</body></html>'
@@ -73,6 +73,20 @@ def test_a_folder_of_pointers(copy_of: Path) -> None:
     assert "git lfs pull" in caught.value.hint
     shutil.copy(unet, copy_of / "unet/diffusion_pytorch_model.fp16.safetensors")
     assert not [result for result in vet_file(copy_of) if isinstance(result, Finding)]
+
+
+@pytest.mark.parametrize("left", [*(content for content, *_ in LEFT.values()), WHOLE["model.safetensors"][:-9]])
+def test_what_a_pipeline_would_load_leaves_the_scan_incomplete(left: bytes, copy_of: Path) -> None:
+    edit_json(copy_of / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    for name in ("safety_checker/model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"):
+        (copy_of / name).parent.mkdir(exist_ok=True)
+        (copy_of / name).write_bytes(left)
+    notes = open_vetted(copy_of)[1]
+    planned = {note.what: note.planned for note in notes if isinstance(note, Skipped)}
+    assert planned == {
+        "safety_checker/model.safetensors": True,
+        "unet/diffusion_pytorch_model.fp16.safetensors": False,
+    }
 
 
 @pytest.mark.parametrize(
