@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from sau_scan.convert import convert
 from sau_scan.errors import DamagedFile
 from sau_scan.findings import Finding, Severity, Skipped
 from sau_scan.options import ScanOptions
@@ -63,6 +64,19 @@ def test_a_cut_download(share: float, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data[: int(len(data) * share)])
     error = refused(tmp_path / name)
     assert "cut short" in str(error) and "Download it again" in error.hint
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_convert_tells_what_it_is_instead(left: str, tmp_path: Path) -> None:
+    content, words, hint = LEFT[left]
+    (tmp_path / "model.ckpt").write_bytes(content)
+    with pytest.raises(DamagedFile, match=words) as caught:
+        convert(tmp_path / "model.ckpt", tmp_path / "new.safetensors")
+    assert hint in caught.value.hint and [*tmp_path.iterdir()] == [tmp_path / "model.ckpt"]
+    (tmp_path / "model.ckpt").write_bytes(WHOLE["model.ckpt"][:5000])
+    with pytest.raises(DamagedFile, match="cut short") as caught:
+        convert(tmp_path / "model.ckpt", tmp_path / "new.safetensors")
+    assert "Download it again" in caught.value.hint
 
 
 def test_a_folder_of_pointers(copy_of: Path) -> None:
