@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -233,21 +234,25 @@ def _hidden(content: Content, entries: list[Entry]) -> Iterator[Entry]:
     """Entries that only their local headers know of, in the gaps between the others (or everywhere, without any).
     Raises Unfinished where there are more than in any real archive."""
     known = sorted((entry.header, entry.begin + entry.packed) for entry in entries)
-    position = found = 0
+    position = 0
     for begin, end in [*known, (content.size, content.size)]:
-        for entry in _stray(content, position, begin):
-            found += 1
-            if found > MOST_ENTRIES:
-                raise Unfinished(f"{content.shown} has more than {MOST_ENTRIES:,} entries outside its directory")
-            yield entry
+        yield from _stray(content, position, begin)
         position = max(position, end)
 
 
 def _stray(content: Content, start: int, stop: int) -> Iterator[Entry]:
+    """One of unknown size reaches to the next."""
+    found: list[Entry] = []
     for at in _marks(content, start, stop):
         entry, _wrong = _local(content, at, None)
         if entry is not None and entry.name and entry.begin <= stop:
-            yield replace(entry, packed=entry.packed or max(0, stop - entry.begin))
+            found.append(entry)
+        if len(found) > MOST_ENTRIES:
+            raise Unfinished(f"{content.shown} has more than {MOST_ENTRIES:,} entries outside its directory")
+    places = [*(entry.header for entry in found), stop]
+    for entry in found:
+        behind = places[bisect_left(places, entry.begin)]
+        yield replace(entry, packed=entry.packed or behind - entry.begin)
 
 
 def _marks(content: Content, start: int, stop: int) -> Iterator[int]:

@@ -14,7 +14,7 @@ from sau_scan.errors import DamagedFile
 from sau_scan.findings import Finding, Severity, Skipped
 from sau_scan.options import ScanOptions
 from sau_scan.scan import detect
-from sau_scan.static import open_vetted, vet_file, zips
+from sau_scan.static import open_vetted, pickles, vet_file, zips
 from tests.corpus.zips import marked_zip, torch_entries, zip_bytes
 from tests.static.makers import SYSTEM, edit_json, packed, saved
 
@@ -140,3 +140,11 @@ def test_all_of_an_archive_without_end_is_looked_at(tmp_path: Path, monkeypatch:
     assert "file/pickle-danger" in ids(file)
     monkeypatch.setattr(zips, "MOST_ENTRIES", 1)
     assert "file/analyser-failed" in ids(file)
+
+
+def test_entries_of_unknown_size_end_where_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch writes them; or the first pickle would seem as large as the file, and not to be looked at to its end."""
+    monkeypatch.setattr(pickles, "WHOLE", 2**20)
+    file = tmp_path / "model.ckpt"
+    file.write_bytes(saved({str(n): torch.randn(2**18) for n in range(9)})[: -(2**20)])
+    assert ids(file) <= {"file/pickle"}
