@@ -154,6 +154,7 @@ _ARCHIVES: tuple[tuple[str, str, str, Callable[[Path], bytes], str, str], ...] =
     ("zip-text", "data.zip", "a pickle named .txt in a zip", _in_text, _ENDINGS, "zip"),
     ("zip-in-zip", "model.zip", "a zip in a zip", _nested_zip, "", "zip-in-zip"),
     ("zip-after-png", "preview.png", "behind a picture", lambda c: PNG + evil_zip(c), "", "zip-extracted"),
+    ("zip-within-png", "preview.png", "behind a picture, with more behind it", lambda c: PNG + evil_zip(c) + b"x" * 9, "", "zip-extracted"),
     ("zip-after-text", "model.pt", "behind other bytes", lambda c: b"#!\n" * 9 + evil_zip(c), "", "zip-extracted"),
     ("zip-before-junk", "model.pt", "with a comment after it", lambda c: zip_bytes(*torch_entries(evil(c)), after=b"x" * 99), "", "torch"),
     ("zip-marked", "pytorch_model.bin", "the mark of an end as its comment, and a method that does not exist", lambda c: marked_zip(evil(c)), "", "torch"),
