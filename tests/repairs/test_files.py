@@ -56,7 +56,7 @@ def planned(path: Path) -> FileRepairs:
 def repaired(path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, base: Path | None = None) -> FixResult:
     """All but scanning and verifying, for which the models of these tests are too small."""
     passed = Outcome(Verification(checks=(), passed=True), scan())
-    monkeypatch.setattr(flow, "detect_with", lambda *_: scan())
+    monkeypatch.setattr(flow, "detect_with", lambda *_, **known: scan())
     monkeypatch.setattr(flow, "verify", lambda draft, *given: examined(passed, draft, given[-1]))
     monkeypatch.setattr(flow._Run, "_clean", lambda self: None)
     result = flow.fix(path, FixOptions(out=out, scan=ScanOptions(base=base)))
