@@ -106,6 +106,19 @@ def test_a_folder_needs_its_base_and_others_have_no_settings(tiny_checkpoint: Pa
     assert loaded(path / "other.safetensors", tiny_checkpoint).uneven == ""
 
 
+@pytest.mark.parametrize("other", ["pytorch_lora_weights.safetensors", "adapter_model.bin", "last/optimizer.pt"])
+def test_a_folder_with_other_weights_is_not_scanned_as_one_file(
+    other: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """diffusers prefers its own name to PEFT's, and nobody would have looked at that file."""
+    path = peft(tmp_path / "lora")
+    (path / other).parent.mkdir(exist_ok=True)
+    (path / other).symlink_to("/dev/null")
+    with pytest.raises(UsageError, match=other):
+        open_vetted(path, base=tiny_checkpoint)
+    assert open_vetted(path / "adapter_model.safetensors", base=tiny_checkpoint)[0].form is Form.LORA
+
+
 def test_a_repaired_file_is_as_strong_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
     model = loaded(peft(tmp_path / "lora", lora_alpha=12), tiny_checkpoint)
     wanted = model.unet.state_dict()[KEY] - change(model, tiny_checkpoint) / 2
