@@ -106,6 +106,14 @@ def test_a_folder_needs_its_base_and_others_have_no_settings(tiny_checkpoint: Pa
     assert loaded(path / "other.safetensors", tiny_checkpoint).uneven == ""
 
 
+def test_settings_of_another_file_are_not_taken(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = peft(tmp_path / "lora", lora_alpha=12) / "adapter_model.safetensors"
+    mine = path.with_name("mine.safetensors")
+    mine.write_bytes(path.read_bytes())
+    for file, records in ((mine, 1), (path, 2)):
+        assert len(open_vetted(file, base=tiny_checkpoint)[0].records) == records
+
+
 @pytest.mark.parametrize("other", ["pytorch_lora_weights.safetensors", "adapter_model.bin", "last/optimizer.pt"])
 def test_a_folder_with_other_weights_is_not_scanned_as_one_file(
     other: str, tiny_checkpoint: Path, tmp_path: Path
