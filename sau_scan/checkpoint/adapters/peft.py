@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.files import listing
@@ -15,9 +16,9 @@ ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as PEFT 
 
 def adapter_in(folder: Path) -> Path | None:
     """The file of weights in a folder that PEFT wrote."""
-    if (folder / INDEX).exists() or not (folder / ADAPTER_CONFIG).exists():
+    if exists(folder / INDEX) or not exists(folder / ADAPTER_CONFIG):
         return None
-    return next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).exists()), None)
+    return next((folder / name for name in ADAPTER_WEIGHTS if exists(folder / name)), None)
 
 
 def require_alone(adapter: Path) -> None:

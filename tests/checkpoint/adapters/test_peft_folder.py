@@ -15,6 +15,7 @@ from sau_scan.checkpoint.adapters.applying import lora_content
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.source import Form
+from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 from sau_scan.findings import Finding
 from sau_scan.options import Budget, ScanOptions
@@ -129,6 +130,20 @@ def test_settings_of_another_file_are_not_taken(tiny_checkpoint: Path, tmp_path:
     mine.write_bytes(path.read_bytes())
     for file, records in ((mine, 1), (path, 2)):
         assert len(open_vetted(file, base=tiny_checkpoint)[0].records) == records
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_nothing_is_written_into_the_folder(name: str, tmp_path: Path) -> None:
+    """Beside the pickle, a safetensors file of PEFT's name would be taken instead of it."""
+    path = peft(tmp_path / "lora", name=name)
+    with pytest.raises(UsageError, match="inside the other"):
+        check_out(path, path / "new.safetensors")
+    with pytest.raises(UsageError, match="not the name of a safetensors file"):
+        check_out(path, tmp_path / "mended")
+    check_out(path, tmp_path / "mended.safetensors")
+    (tmp_path / "mended.safetensors.note.json").touch()
+    with pytest.raises(UsageError, match="there already"):
+        check_out(path, tmp_path / "mended.safetensors", ("note.json",))
 
 
 @pytest.mark.parametrize("other", ["pytorch_lora_weights.safetensors", "adapter_model.bin", "last/optimizer.pt"])
