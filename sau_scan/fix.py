@@ -13,10 +13,11 @@ from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
-from sau_scan.errors import CheckpointError, ConfigError, SauScanError, UsageError
+from sau_scan.errors import CheckpointError, ConfigError, SauScanError, UsageError, WriteError
 from sau_scan.findings import (
     Component,
     Cost,
@@ -283,8 +284,16 @@ class _Run:
         )
 
     def _record(self, outcome: Outcome, draft: Path) -> bytes:
+        """Raises WriteError where what lies there now is not what was verified."""
+        checkpoint, options = self.checkpoint, self.options
+        written = open_checkpoint(draft, variant=options.scan.variant, base=checkpoint.base).records
+        if not outcome.is_of(written):
+            raise WriteError(
+                f"What was written for {escape(str(options.out))} changed while it was being verified.",
+                hint="Make sure that nothing else writes there, then start again.",
+            )
         triggers = [case.trigger for case in self.campaign.cases]
-        return record(self.checkpoint, draft, self.options, triggers, self._summary(), outcome.verification)
+        return record(checkpoint, draft, written, options, triggers, self._summary(), outcome.verification)
 
 
 def _why(outcome: Outcome) -> str:

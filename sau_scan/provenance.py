@@ -14,7 +14,7 @@ from sau_scan.checkpoint.adapters.applying import named_by_file
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.rewriting import written_as
 from sau_scan.checkpoint.source import Checkpoint, Form
-from sau_scan.findings import Finding, RepairSummary, ScanResult, Trigger, Verification, escape
+from sau_scan.findings import FileRecord, Finding, RepairSummary, ScanResult, Trigger, Verification, escape
 from sau_scan.options import FixOptions
 
 PROVENANCE = "sau-scan-provenance.json"
@@ -25,13 +25,13 @@ NAMES = (PROVENANCE, FAILED)
 def record(
     checkpoint: Checkpoint,
     draft: Path,
+    written: Sequence[FileRecord],
     options: FixOptions,
     triggers: Sequence[Trigger],
     repair: RepairSummary,
     verification: Verification,
 ) -> bytes:
-    """What a later reader needs to know of what lies in ``draft``; the same for the same repair."""
-    written = open_checkpoint(draft, variant=options.scan.variant, base=checkpoint.base).records
+    """What a later reader needs to know of ``written``, the files in ``draft``; the same for the same repair."""
     whole = checkpoint.form is Form.FOLDER
     after = {r.path: r.sha256 for r in written}
     names = {r.path: written_as(r.path) if whole else draft.name for r in checkpoint.records}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import make_patch
+from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.cli.exits import Code, after_fix
 from sau_scan.errors import ConfigError, TriggerHasNoEffect, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import (
@@ -68,9 +71,16 @@ class World:
         campaign.patch = campaign.patch.merge(make_patch(campaign.model.checkpoint, {ref: value}))
         campaign.steps.append(RepairStep(method="test", component=Component.UNET, trigger=trigger))
 
-    def verify(self, folder: Path, *given: object) -> Outcome:
-        assert open_checkpoint(folder).records
-        return self.outcomes.pop(0)
+    def verify(self, folder: Path, *given: Any) -> Outcome:
+        return examined(self.outcomes.pop(0), folder, given[-1])
+
+
+def examined(outcome: Outcome, draft: Path, base: Checkpoint | None) -> Outcome:
+    """``outcome`` as one of what lies in ``draft``."""
+    files = open_checkpoint(draft, base=base).records
+    assert files and outcome.after is not None
+    model = outcome.after.model.model_copy(update={"files": files})
+    return replace(outcome, files=files, after=outcome.after.model_copy(update={"model": model}))
 
 
 @pytest.fixture
@@ -116,11 +126,8 @@ def test_a_repair_that_passes_is_published_with_its_record(world: World, tiny_ch
     assert names(tmp_path) == {"out"}
 
 
-def test_the_record_names_the_base_by_its_hashes(
-    world: World, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.scans = [scan(finding(STAR))]
-    monkeypatch.setattr(flow, "verify", lambda *_: outcome())
+def test_the_record_names_the_base_by_its_hashes(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    world.scans, world.outcomes = [scan(finding(STAR))], [outcome()]
     unet = tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors"
     options = FixOptions(out=tmp_path / "out.safetensors", scan=ScanOptions(base=tiny_checkpoint))
     assert flow.fix(unet, options).published
@@ -134,6 +141,23 @@ def test_a_repair_that_fails_leaves_nothing(world: World, tiny_checkpoint: Path,
     assert result.published is None
     assert not result.nothing_to_repair
     assert "clean pictures moved" in result.reason
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("when", ["after the pictures", "after the scan"])
+def test_only_the_bytes_that_were_verified_are_published(
+    world: World, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def altered(draft: Path, *given: Any) -> Outcome:
+        before = examined(outcome(), draft, None)
+        (draft / "unet/config.json").write_text(" " + (draft / "unet/config.json").read_text())
+        now = examined(outcome(), draft, None)
+        return before if when == "after the scan" else replace(now, files=before.files)
+
+    world.scans = [scan(finding(STAR))]
+    monkeypatch.setattr(flow, "verify", altered)
+    with pytest.raises(WriteError, match="changed while it was being verified"):
+        flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"))
     assert names(tmp_path) == set()
 
 

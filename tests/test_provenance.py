@@ -31,7 +31,7 @@ from sau_scan.provenance import PROVENANCE, settled
 from sau_scan.reports.text import render_text
 from sau_scan.verify import Outcome
 from tests.conftest import WIDTH
-from tests.test_fix import flow
+from tests.test_fix import examined, flow
 from tests.test_verify import finding, scan
 
 CAT = Trigger(text="cat", slot=Slot.PHRASE)
@@ -60,7 +60,7 @@ def test_an_embedding_is_verified_as_the_word_that_it_was(
         assert isinstance(base, Checkpoint)
         words.append(word_of(draft, base))
         after = scanned(draft, finding(None, Severity.LOW, location=Location(path=draft.name)))
-        return Outcome(Verification(checks=(), passed=True), after)
+        return examined(Outcome(Verification(checks=(), passed=True), after), draft, base)
 
     monkeypatch.setattr(flow, "verify", verify)
     monkeypatch.setattr(flow._Run, "_clean", lambda self: None)

@@ -21,7 +21,7 @@ from sau_scan.static import open_vetted
 from sau_scan.verify import Outcome
 from tests.conftest import WIDTH
 from tests.static.makers import SYSTEM
-from tests.test_fix import flow
+from tests.test_fix import examined, flow
 from tests.test_verify import scan
 
 KEPT = ("README.md", "README-de.md", "LICENSE", "LICENSE.CreativeML", "licence.txt", ".gitattributes", "vae/x.json")
@@ -57,7 +57,7 @@ def repaired(path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, base: Path 
     """All but scanning and verifying, for which the models of these tests are too small."""
     passed = Outcome(Verification(checks=(), passed=True), scan())
     monkeypatch.setattr(flow, "detect_with", lambda *_: scan())
-    monkeypatch.setattr(flow, "verify", lambda *_: passed)
+    monkeypatch.setattr(flow, "verify", lambda draft, *given: examined(passed, draft, given[-1]))
     monkeypatch.setattr(flow._Run, "_clean", lambda self: None)
     result = flow.fix(path, FixOptions(out=out, scan=ScanOptions(base=base)))
     assert isinstance(result, FixResult)
