@@ -22,10 +22,13 @@ from sau_scan.conclude import fix_command
 from sau_scan.errors import NotACheckpoint, UsageError
 from sau_scan.estimate import estimate
 from sau_scan.findings import Finding, Location, Severity
-from sau_scan.options import ScanOptions, Silent
+from sau_scan.options import FixOptions, ScanOptions, Silent
+from sau_scan.repairs.campaign import Campaign
 from sau_scan.scan import detect
 from tests.hub_server import FakeHub, files_below, serving
 from tests.reports import samples
+from tests.test_fix import STAR, flow
+from tests.test_verify import finding, scan
 
 
 class Canary:
@@ -77,6 +80,29 @@ def test_what_the_base_left_on_the_hub_is_told_too(hub: FakeHub, tiny_checkpoint
     assert found.id == "file/code" and found.location == Location(path="pipeline.py", base="org/base")
     assert "org/base/unet/other.bin" in {skipped.what for skipped in report.coverage.skipped}
     assert "sau-scan-" not in report.model_dump_json()
+
+
+def test_a_repair_begins_with_what_a_scan_says(hub: FakeHub, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    hub.repo("org/name").push(files_below(tiny_checkpoint) | {"pipeline.py": b"", "unet/other.bin": b"x"})
+    options = ScanOptions(offline=False, max_time=0.01)
+    scanned = detect("org/name", options)
+    before = flow.fix("org/name", FixOptions(out=tmp_path / "out", scan=options)).before
+    assert "file/code" in {finding.id for finding in scanned.findings}
+    assert before.findings == scanned.findings
+    assert [s.what for s in before.coverage.skipped] == [s.what for s in scanned.coverage.skipped]
+
+
+def test_the_reason_of_a_repair_names_the_repository(
+    hub: FakeHub, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repo("org/base").push(files_below(tiny_checkpoint))
+    monkeypatch.setattr(flow, "detect_with", lambda *_, **known: scan(finding(STAR)))
+    monkeypatch.setattr(Campaign, "repair", lambda *_, **how: None)
+    unet = tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors"
+    options = ScanOptions(offline=False, base=Path("org/base"))
+    done = flow.fix(unet, FixOptions(out=tmp_path / "out.safetensors", scan=options))
+    assert "but in org/base;" in done.reason
+    assert "sau-scan-" not in done.model_dump_json()
 
 
 def test_next_steps_are_of_the_hub_at_the_commit(hub: FakeHub, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import make_patch
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.cli.exits import Code, after_fix
-from sau_scan.errors import ConfigError, TriggerHasNoEffect, UnsafeFile, UsageError, WriteError
+from sau_scan.errors import ConfigError, DamagedFile, TriggerHasNoEffect, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import (
     Check,
     Component,
@@ -32,7 +32,7 @@ from sau_scan.findings import (
     Verdict,
     Verification,
 )
-from sau_scan.options import FixOptions, Progress, ScanOptions
+from sau_scan.options import FixOptions, ScanOptions
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.reports.text import render_text
 from sau_scan.verify import Outcome
@@ -55,7 +55,7 @@ class World:
         self.given: list[bool] = []
         self.hints: list[object] = []
 
-    def detect(self, base: object, path: Path, options: ScanOptions, progress: Progress) -> ScanResult:
+    def detect(self, *given: object, **known: object) -> ScanResult:
         return self.scans.pop(0)
 
     def repair(
@@ -314,6 +314,27 @@ def test_the_error_about_what_cannot_be_opened_tells_what_a_scan_says(tiny_check
     assert told.verdict is Verdict.SUSPICIOUS
     assert "file/pickle-danger" in {f.id for f in told.findings}
     assert names(tmp_path) == {"bad"}
+
+
+def test_what_cannot_be_opened_is_not_scanned(
+    world: World, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where it could be the next moment: a clean scan would be no report of the error."""
+
+    def changed(*_: object, **given: object) -> None:
+        raise DamagedFile("x changed while it was being examined.", hint="Start again.")
+
+    world.scans = [scan()]
+    monkeypatch.setattr(flow, "open_vetted", changed)
+    with pytest.raises(DamagedFile) as caught:
+        flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"))
+    assert caught.value.partial is None and len(world.scans) == 1
+    monkeypatch.undo()
+    unet = tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors"
+    with pytest.raises(UsageError, match="a bare UNet") as missing:
+        flow.fix(unet, FixOptions(out=tmp_path / "out.safetensors"))
+    assert isinstance(missing.value.partial, ScanResult)
+    assert missing.value.partial.verdict is Verdict.INCONCLUSIVE
 
 
 def test_the_scan_before_is_not_lost_with_the_repair(

@@ -65,7 +65,7 @@ def test_an_embedding_is_verified_as_the_word_that_it_was(
     monkeypatch.setattr(flow, "verify", verify)
     monkeypatch.setattr(flow._Run, "_clean", lambda self: None)
     rows = finding(CAT, Severity.HIGH, id="token-row/ordinary-word", kind=Kind.TOKEN_ROW, component=Component.ADAPTER)
-    monkeypatch.setattr(flow, "detect_with", lambda *_: scan(rows))
+    monkeypatch.setattr(flow, "detect_with", lambda *_, **known: scan(rows))
     file, out = tmp_path / "cat.safetensors", tmp_path / "mended.safetensors"
     safetensors.torch.save_file({content: torch.ones(1, WIDTH)}, file)
     done = flow.fix(file, FixOptions(out=out, scan=ScanOptions(base=tiny_checkpoint)))

@@ -12,6 +12,7 @@ from typing import Self
 
 from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.placing import place
+from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out, remove_folder, side_file, write_failed, write_patched
 
@@ -44,7 +45,9 @@ class Draft:
             if self.path != self._folder:
                 self._folder.mkdir()
             write_patched(self.checkpoint, self.patch, self.path, extra_files=self.replaced)
-            for name in self.drop:
+            # What else goes by such a name was made for the copy.
+            own = {record.path for record in copied(self.checkpoint)} - self.replaced.keys()
+            for name in own.intersection(self.drop):
                 (self._folder / name).unlink(missing_ok=True)
         except BaseException as error:  # __exit__ is not called for what fails in here
             remove_folder(self._folder)

@@ -56,7 +56,7 @@ def planned(path: Path) -> FileRepairs:
 def repaired(path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, base: Path | None = None) -> FixResult:
     """All but scanning and verifying, for which the models of these tests are too small."""
     passed = Outcome(Verification(checks=(), passed=True), scan())
-    monkeypatch.setattr(flow, "detect_with", lambda *_: scan())
+    monkeypatch.setattr(flow, "detect_with", lambda *_, **known: scan())
     monkeypatch.setattr(flow, "verify", lambda draft, *given: examined(passed, draft, given[-1]))
     monkeypatch.setattr(flow._Run, "_clean", lambda self: None)
     result = flow.fix(path, FixOptions(out=out, scan=ScanOptions(base=base)))
@@ -108,6 +108,20 @@ def test_a_folder_that_a_finding_names_is_copied_as_far_as_it_is_used(
     assert (plan.dropped, plan.unused) == (("VAE/config.json", "evil.pkl"), ("VAE/config.json",))
     assert repaired(folder, tmp_path / "out", monkeypatch).published
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"vae"} and not (tmp_path / "out/VAE").exists()
+
+
+def test_what_a_pickle_became_is_not_left_out_for_a_link_of_that_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = folder / "vae/diffusion_pytorch_model.safetensors"
+    before = safetensors.torch.load_file(weights)
+    torch.save(before, weights.with_suffix(".bin"))
+    weights.unlink()
+    weights.symlink_to("/etc/hosts")
+    result = repaired(folder, tmp_path / "out", monkeypatch)
+    assert result.published, result.reason
+    after = safetensors.torch.load_file(tmp_path / "out/vae/diffusion_pytorch_model.safetensors")
+    assert after.keys() == before.keys()
 
 
 ROWS = torch.ones(2, WIDTH)
