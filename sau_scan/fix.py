@@ -70,7 +70,7 @@ def fix(
 def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progress: Progress) -> FixResult:
     checkpoint, notes = _opened(place, options.scan)
     if options.out is not None:
-        check_out(checkpoint.root, options.out, NAMES)
+        check_out(place.path, options.out, NAMES)
     if report is not None:
         _check_report(report, checkpoint)
     before = report

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from sau_scan.checkpoint.adapters.peft import adapter_in
 from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.placing import place
 from sau_scan.checkpoint.rewriting import copied, rewritten, written_as
@@ -21,13 +22,16 @@ from sau_scan.findings import escape
 LONGEST_ENDING = ".12345678..draft.partial"
 
 
-def check_out(root: Path, out: Path, beside: Iterable[str] = ()) -> None:
+def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
     """Raises UsageError if ``out`` must not be written to, WriteError if it cannot be; leaves nothing behind.
 
-    ``beside``: what files are called that come with it: in a folder, or beside a file, called after it.
+    ``given``: the input; of a folder that PEFT wrote, the file in it is written. ``beside``: what files are called that
+    come with it: in a folder, or beside a file, called after it.
     """
+    root = adapter_in(given) or given
     _check_place(root, out)
     target = out.resolve()
+    _check_apart(given.resolve(), target, out)
     if root.is_file():
         _check_beside(out, beside)
     try:
@@ -46,14 +50,7 @@ def _check_place(root: Path, out: Path) -> None:
         pass
     except (OSError, RuntimeError) as error:  # by Python's version, a circle of links is either
         raise write_failed(out, error) from error
-    if target == source:
-        raise UsageError(
-            f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is."
-        )
-    if target.is_relative_to(source) or source.is_relative_to(target):
-        raise UsageError(
-            f"Of --out {shown} and the checkpoint, one lies inside the other.", hint="Name a folder beside it."
-        )
+    _check_apart(source, target, out)
     if not target.parent.is_dir():
         raise WriteError(f"{escape(str(target.parent))} does not exist.", hint="Create it first (mkdir -p).")
     if source.is_file():
@@ -67,6 +64,19 @@ def _check_place(root: Path, out: Path) -> None:
         raise write_failed(out, error) from error
     if occupied:
         raise UsageError(f"--out {shown} is not empty.", hint="Name a new folder, or empty this one.")
+
+
+def _check_apart(source: Path, target: Path, out: Path) -> None:
+    """Both resolved; ``out`` is how the target was named."""
+    shown = escape(str(out))
+    if target == source:
+        raise UsageError(
+            f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is."
+        )
+    if target.is_relative_to(source) or source.is_relative_to(target):
+        raise UsageError(
+            f"Of --out {shown} and the checkpoint, one lies inside the other.", hint="Name a place beside it."
+        )
 
 
 def _check_file(out: Path) -> None:
