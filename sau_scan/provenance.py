@@ -74,7 +74,12 @@ def settled(scan: ScanResult | None, out: Path | None) -> ScanResult | None:
     files = tuple(f.model_copy(update={"path": names.get(f.path, f.path)}) for f in scan.model.files)
     model = scan.model.model_copy(update={"path": str(out), "files": files})
     findings = tuple(_settled(finding, *moved, names) for finding in scan.findings)
-    return scan.model_copy(update={"model": model, "findings": findings})
+    skipped = tuple(
+        s.model_copy(update={"what": names.get(s.what, s.what), "reason": s.reason.replace(*moved)})
+        for s in scan.coverage.skipped
+    )
+    coverage = scan.coverage.model_copy(update={"skipped": skipped})
+    return scan.model_copy(update={"model": model, "findings": findings, "coverage": coverage})
 
 
 def _settled(finding: Finding, old: str, new: str, names: dict[str, str]) -> Finding:
