@@ -129,6 +129,17 @@ def test_next_steps_are_of_the_hub_at_the_commit(hub: FakeHub, tiny_checkpoint: 
     ]
 
 
+def test_next_steps_of_a_name_with_a_quote(hub: FakeHub, tiny_checkpoint: Path) -> None:
+    commit = hub.repo("org/name").push(files_below(tiny_checkpoint))
+    with arrived("org/name", ScanOptions(offline=False), Silent()) as place:
+        file = place.path / "it's a.bin"
+        found = _finding(fix_command(str(file), None)), _finding(f"xxd {shlex.quote(str(file))} | head")
+        told = place.told(samples.CLEAN.model_copy(update={"findings": found})).findings
+    fix, look = (shlex.split(finding.next_step) for finding in told)
+    assert fix == ["sau-scan", "fix", "org/name/it's a.bin", "--revision", commit, "--out", "it's a-fixed.safetensors"]
+    assert look[:4] == ["hf", "download", "org/name", "it's a.bin"] and "name/it's a.bin" in look
+
+
 def test_a_result_of_another_place_stays(hub: FakeHub, tiny_checkpoint: Path) -> None:
     hub.repo("org/name").push(files_below(tiny_checkpoint))
     with arrived("org/name", ScanOptions(offline=False), Silent()) as place:

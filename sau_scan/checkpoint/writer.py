@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.adapters.peft import adapter_in
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.placing import place
+from sau_scan.checkpoint.placing import place, sync_folder, write_new
 from sau_scan.checkpoint.rewriting import copied, rewritten, written_as
 from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
@@ -36,9 +36,21 @@ def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
         _check_beside(out, beside)
     try:
         # Trying is surer than asking: some file systems refuse what their permissions allow, or so long a name.
-        Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST_ENDING, dir=target.parent)).rmdir()
+        trial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST_ENDING, dir=target.parent))
     except OSError as error:
         raise write_failed(out, error) from error
+    try:
+        if root.is_file():
+            (trial / draft_name(root)).touch()
+    except OSError as error:
+        raise write_failed(Path(draft_name(root)), error) from error
+    finally:
+        remove_folder(trial)
+
+
+def draft_name(root: Path) -> str:
+    """What the draft of a file is called: as the input, since that may be the word that the file stands for."""
+    return f"{root.stem}.safetensors"
 
 
 def _check_place(root: Path, out: Path) -> None:
@@ -132,7 +144,7 @@ def write_patched(
         _fill(draft, checkpoint, patch, extra)
         os.rename(draft, target)
         moved = True
-        _sync_folder(parent)
+        sync_folder(parent)
     except BaseException as error:  # an interrupt, too, must leave nothing half-written
         if draft is not None:
             remove_folder(target if moved else draft)
@@ -150,7 +162,7 @@ def _write_file(checkpoint: Checkpoint, patch: WeightPatch, out: Path) -> Path:
             _write(Path(draft), out.name, content)
             place(Path(draft) / out.name, out)
             placed = True
-            _sync_folder(parent)
+            sync_folder(parent)
     except BaseException as error:
         if placed:
             out.unlink(missing_ok=True)
@@ -186,7 +198,7 @@ def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mappin
     for path, content in extra.items():
         _write(draft, path, content)
     for folder, _, _ in os.walk(draft, topdown=False):
-        _sync_folder(Path(folder))
+        sync_folder(Path(folder))
     os.chmod(draft, 0o777 & ~_umask())
 
 
@@ -211,21 +223,7 @@ def _check_refs(checkpoint: Checkpoint, patch: WeightPatch) -> None:
 def _write(draft: Path, path: str, content: bytes | bytearray) -> None:
     target = draft / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems cannot sync folders
-            raise
-    finally:
-        os.close(descriptor)
+    write_new(target, content)
 
 
 def _umask() -> int:
@@ -243,6 +241,5 @@ def write_failed(out: Path, error: OSError | RuntimeError) -> WriteError:
         return WriteError(
             f"The disk is full; {shown} was not written.", hint="Free some space, or name an --out on another disk."
         )
-    return WriteError(
-        f"{shown} could not be written: {error.strerror or error}.", hint="Check permissions and the disk."
-    )
+    hint = "Take a shorter name." if error.errno == errno.ENAMETOOLONG else "Check permissions and the disk."
+    return WriteError(f"{shown} could not be written: {error.strerror or error}.", hint=hint)
