@@ -14,7 +14,7 @@ from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.rewriting import copied
-from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
 from sau_scan.errors import ConfigError, SauScanError, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import (
@@ -276,8 +276,10 @@ class _Run:
         weights, changed = self.campaign.summary(), self.files.changed
         if not changed:
             return weights
-        files = tuple(sorted({*weights.files_changed, *changed}))
-        own = {record.path for record in self.checkpoint.records}
+        # The settings beside an adapter go into its header.
+        header = {self.checkpoint.file} if self.checkpoint.record(ADAPTER_CONFIG) else set()
+        files = tuple(sorted({*weights.files_changed, *changed, *header}))
+        own = {record.path for record in copied(self.checkpoint)}
         return weights.model_copy(
             update={
                 "located": weights.located or "in the files of the checkpoint",

@@ -12,7 +12,7 @@ from pathlib import Path
 from sau_scan import __version__
 from sau_scan.checkpoint.adapters.applying import named_by_file
 from sau_scan.checkpoint.opening import open_checkpoint
-from sau_scan.checkpoint.rewriting import written_as
+from sau_scan.checkpoint.rewriting import copied, written_as
 from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.findings import FileRecord, Finding, RepairSummary, ScanResult, Trigger, Verification, escape
 from sau_scan.options import FixOptions
@@ -34,7 +34,7 @@ def record(
     """What a later reader needs to know of ``written``, the files in ``draft``; the same for the same repair."""
     whole = checkpoint.form is Form.FOLDER
     after = {r.path: r.sha256 for r in written}
-    names = {r.path: written_as(r.path) if whole else draft.name for r in checkpoint.records}
+    names = {r.path: written_as(r.path) if whole else draft.name for r in copied(checkpoint)}
     data = {
         "tool": f"sau-scan {__version__}",
         "verified": verification.passed,
@@ -42,7 +42,7 @@ def record(
         "seed": options.scan.seed,
         "triggers": [trigger.model_dump(mode="json") for trigger in triggers],
         "repair": repair.model_dump(mode="json", exclude={"cost"}),
-        "files": {r.path: {"before": r.sha256, "after": after.get(names[r.path])} for r in checkpoint.records},
+        "files": {r.path: {"before": r.sha256, "after": after.get(names.get(r.path, ""))} for r in checkpoint.records},
         "base": {r.path: r.sha256 for r in checkpoint.base.records} if checkpoint.base is not None else None,
         "verification": verification.model_dump(mode="json"),
     }
