@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,21 +16,20 @@ from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
-from sau_scan.errors import ConfigError, SauScanError, UnsafeFile, UsageError, WriteError
+from sau_scan.errors import SauScanError, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import (
     Component,
     Cost,
-    FileRecord,
     Finding,
     FixResult,
     RepairSummary,
     ScanResult,
     Skipped,
     Trigger,
-    Verdict,
     escape,
 )
 from sau_scan.options import FixOptions, Progress, ScanOptions, Silent
+from sau_scan.prior_report import check_report
 from sau_scan.probes.adapted import Adapted
 from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.provenance import FAILED, NAMES, PROVENANCE, name_matters, record, settled
@@ -72,7 +71,7 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
     if options.out is not None:
         check_out(place.path, options.out, NAMES)
     if report is not None:
-        _check_report(report, checkpoint)
+        check_report(report, checkpoint)
     before = report
     if before is None and not options.triggers:
         before = detect_with(place, progress, known=(checkpoint, notes))
@@ -128,27 +127,6 @@ def _check_options(options: FixOptions) -> None:
     check_compute(options.scan.device, options.scan.dtype)
     if options.out is None and not options.dry_run:
         raise UsageError("There is no place to write to.", hint="Name a new folder with --out, or use --dry-run.")
-
-
-def _check_report(report: ScanResult, checkpoint: Checkpoint) -> None:
-    """The report must be whole, and of these very files: another model would be repaired of what it does not have."""
-    root = escape(str(checkpoint.root))
-    option = f" --base {escape(str(checkpoint.base.root))}" if checkpoint.base is not None else ""
-    hint = f"Scan this checkpoint: sau-scan detect {root}{option} --output report.json"
-    if _weights_of(report.model.files, checkpoint) != _weights_of(checkpoint.records, checkpoint):
-        raise ConfigError(f"The report is of other files than those in {root}.", hint=hint)
-    base, told = checkpoint.base, report.model.base
-    same = base is None or told is None or _weights_of(told.files, base) == _weights_of(base.records, base)
-    if (base is None) != (told is None) or not same:
-        raise ConfigError(f"The report is of {root} with another base, or with none.", hint=hint)
-    if report.verdict in (Verdict.BACKDOORED, Verdict.SUSPICIOUS) and not report.findings:
-        what = f"The report says {report.verdict.value}, and holds no finding: something is missing from it."
-        raise ConfigError(what, hint=hint)
-
-
-def _weights_of(files: Sequence[FileRecord], checkpoint: Checkpoint) -> dict[str, str]:
-    """What decides whether two lists are of the same model: in folders, the files of components."""
-    return {f.path: f.sha256 for f in files if "/" in f.path or checkpoint.form is not Form.FOLDER}
 
 
 @dataclass
