@@ -12,7 +12,7 @@ from sau_scan.checkpoint.hub import Hub, HubSnapshot, looks_like_hub_id, resolve
 from sau_scan.checkpoint.hub.commands import fetched_first, renamed
 from sau_scan.checkpoint.naming import CODE
 from sau_scan.errors import SauScanError, UsageError
-from sau_scan.findings import Finding, ModelInfo, ScanResult, Severity, Skipped
+from sau_scan.findings import Finding, FixResult, ModelInfo, ScanResult, Severity, Skipped
 from sau_scan.options import Progress, ScanOptions
 from sau_scan.static import in_base
 from sau_scan.static.facts import Fact, findings
@@ -52,8 +52,17 @@ class Arrived:
         """``result`` of the private folder, as one of what the user named; that of another place stays."""
         if not self.fetched:
             return result
-        named = result.model_copy(update={"model": self._model(result.model)})
-        return ScanResult.model_validate(self._renamed(named.model_dump()))
+        return ScanResult.model_validate(self._renamed(self._of_named(result).model_dump()))
+
+    def told_repair(self, done: FixResult) -> FixResult:
+        """The same for a repair: its scans, its reason and what was done."""
+        if not self.fetched:
+            return done
+        scans = {name: scan and self._of_named(scan) for name, scan in (("before", done.before), ("after", done.after))}
+        return FixResult.model_validate(self._renamed(done.model_copy(update=scans).model_dump()))
+
+    def _of_named(self, result: ScanResult) -> ScanResult:
+        return result.model_copy(update={"model": self._model(result.model)})
 
     def _model(self, model: ModelInfo) -> ModelInfo:
         base = self._model(model.base) if model.base is not None else None

@@ -29,8 +29,8 @@ def coverage(
     slots = scanned.plan.coverage
     probed, total = sum(s.probed for s in slots), sum(s.total for s in slots)
     left = [*skipped, *strays(checkpoint, prober.model.disk.values()), *scanned.plan.skipped, *scanned.unrecorded]
-    if prober.model.uneven:
-        left.append(Skipped(what="other ways to merge the LoRA", reason=prober.model.uneven))
+    if prober.model.uneven is not None:
+        left.append(prober.model.uneven)
     if probed < options.min_coverage * total:
         told = f"{100 * probed / total:.1f} % are in the plan, {100 * options.min_coverage:g} % were asked for"
         left.append(Skipped(what=SHARE, reason=f"{told}; a larger --budget probes more", planned=True))

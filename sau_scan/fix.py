@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from sau_scan import __version__
@@ -13,23 +12,24 @@ from sau_scan.arrival import Arrived, arrived
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import check_compute, load_model
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.rewriting import copied
-from sau_scan.checkpoint.source import Checkpoint, Form
+from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
-from sau_scan.errors import CheckpointError, ConfigError, SauScanError, UsageError
+from sau_scan.errors import SauScanError, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import (
     Component,
     Cost,
-    FileRecord,
     Finding,
     FixResult,
     RepairSummary,
     ScanResult,
+    Skipped,
     Trigger,
-    Verdict,
     escape,
 )
 from sau_scan.options import FixOptions, Progress, ScanOptions, Silent
+from sau_scan.prior_report import check_report
 from sau_scan.probes.adapted import Adapted
 from sau_scan.probes.carriers import crowd, sort_words
 from sau_scan.provenance import FAILED, NAMES, PROVENANCE, name_matters, record, settled
@@ -38,8 +38,8 @@ from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.repairs.pictures import Clean
 from sau_scan.repairs.registry import check_method
 from sau_scan.rules import load_rules
-from sau_scan.scan import detect_with
-from sau_scan.static import open_vetted, require_harmless
+from sau_scan.scan import detect_with, unopened
+from sau_scan.static import Opened, open_vetted, require_harmless
 from sau_scan.verify import CLEAN_PROMPTS, Outcome, triggers_in, verify, words_in
 
 # Re-scans that may still find something else; more would mean that repairing does not converge.
@@ -63,28 +63,27 @@ def fix(
     _check_options(options)
     with arrived(path, options.scan, progress) as place:
         done = _fix(place, replace(options, scan=place.options), report, progress)
-        scans = {"before": done.before, "after": done.after}
-        return done.model_copy(update={name: scan and place.told(scan) for name, scan in scans.items()})
+        return place.told_repair(done)
 
 
 def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progress: Progress) -> FixResult:
-    checkpoint, told = _opened(place, options.scan)
+    checkpoint, notes = _opened(place, options.scan)
     if options.out is not None:
-        check_out(checkpoint.root, options.out, NAMES)
+        check_out(place.path, options.out, NAMES)
     if report is not None:
-        _check_report(report, checkpoint)
+        check_report(report, checkpoint)
     before = report
     if before is None and not options.triggers:
-        before = detect_with(checkpoint.base, place.path, options.scan, progress)
+        before = detect_with(place, progress, known=(checkpoint, notes))
     found = triggers_in(before) if before is not None else ()
     triggers = options.triggers or tuple(f.trigger for f in found if f.trigger is not None)
     if triggers and not identify(checkpoint).repairable:
         reason = f"triggers in {identify(checkpoint).title} checkpoints are found, but there is no repair for them yet"
         return FixResult(tool_version=__version__, before=before, reason=reason)
-    files = plan_files(checkpoint, told)
+    files = plan_files(checkpoint, [note for note in notes if isinstance(note, Finding)])
     words = words_in(before) if before is not None else ()
     if not triggers and not files and not words:
-        reason = "no trigger of severity high or more was found, and no file that a copy would leave out or convert"
+        reason = "no trigger of severity high or more was found, and no file that has to be left out or converted"
         return FixResult(tool_version=__version__, before=before, reason=reason, nothing_to_repair=True)
     try:
         run = _Run.of(checkpoint, options, before, files, progress)
@@ -97,27 +96,30 @@ def _fix(place: Arrived, options: FixOptions, report: ScanResult | None, progres
         raise
 
 
-def _opened(place: Arrived, options: ScanOptions) -> tuple[Checkpoint, list[Finding]]:
+def _opened(place: Arrived, options: ScanOptions) -> Opened:
     """The checkpoint and what its files gave. What a scan says of one that must not be opened is the error's
     ``partial``."""
     try:
         checkpoint, notes = open_vetted(place.path, variant=options.variant, base=options.base)
-        told = [note for note in notes if isinstance(note, Finding)]
-        require_harmless(checkpoint, (f for f in told if not _stays_behind(f, checkpoint)))
-    except CheckpointError as error:
-        try:  # it ends for the same reason, before anything is loaded
-            error.partial = detect_with(None, place.path, options, Silent())
-        except SauScanError as same:
-            error.partial = same.partial
+    except SauScanError as error:
+        error.partial = unopened(place, error)
         raise
-    return checkpoint, told
+    try:
+        require_harmless(checkpoint, _of_copies(checkpoint, notes))
+    except UnsafeFile as error:  # a scan of this ends for the same reason, before anything is loaded
+        error.partial = detect_with(place, Silent(), known=(checkpoint, notes))
+        raise
+    return checkpoint, notes
 
 
-def _stays_behind(finding: Finding, checkpoint: Checkpoint) -> bool:
-    """Whether a finding is about a file that is neither loaded nor copied."""
-    place = finding.location
+def _of_copies(checkpoint: Checkpoint, notes: Iterable[Finding | Skipped]) -> Iterator[Finding]:
+    """Findings, but those about files that are neither loaded nor copied."""
     copies = {record.path for record in copied(checkpoint)}
-    return checkpoint.form is Form.FOLDER and place is not None and place.path not in copies
+    for note in notes:
+        if isinstance(note, Finding):
+            file = note.location.path if note.location is not None and checkpoint.form is Form.FOLDER else None
+            if file is None or file in copies:
+                yield note
 
 
 def _check_options(options: FixOptions) -> None:
@@ -125,27 +127,6 @@ def _check_options(options: FixOptions) -> None:
     check_compute(options.scan.device, options.scan.dtype)
     if options.out is None and not options.dry_run:
         raise UsageError("There is no place to write to.", hint="Name a new folder with --out, or use --dry-run.")
-
-
-def _check_report(report: ScanResult, checkpoint: Checkpoint) -> None:
-    """The report must be whole, and of these very files: another model would be repaired of what it does not have."""
-    root = escape(str(checkpoint.root))
-    option = f" --base {escape(str(checkpoint.base.root))}" if checkpoint.base is not None else ""
-    hint = f"Scan this checkpoint: sau-scan detect {root}{option} --output report.json"
-    if _weights_of(report.model.files, checkpoint) != _weights_of(checkpoint.records, checkpoint):
-        raise ConfigError(f"The report is of other files than those in {root}.", hint=hint)
-    base, told = checkpoint.base, report.model.base
-    same = base is None or told is None or _weights_of(told.files, base) == _weights_of(base.records, base)
-    if (base is None) != (told is None) or not same:
-        raise ConfigError(f"The report is of {root} with another base, or with none.", hint=hint)
-    if report.verdict in (Verdict.BACKDOORED, Verdict.SUSPICIOUS) and not report.findings:
-        what = f"The report says {report.verdict.value}, and holds no finding: something is missing from it."
-        raise ConfigError(what, hint=hint)
-
-
-def _weights_of(files: Sequence[FileRecord], checkpoint: Checkpoint) -> dict[str, str]:
-    """What decides whether two lists are of the same model: in folders, the files of components."""
-    return {f.path: f.sha256 for f in files if "/" in f.path or checkpoint.form is not Form.FOLDER}
 
 
 @dataclass
@@ -223,8 +204,7 @@ class _Run:
             # The closing scan is the proof: it is never cut short.
             whole = replace(scan, max_time=None)
             base, counter = self.checkpoint.base, self.campaign.counter
-            scan_again = partial(detect_with, base)
-            outcome = verify(draft.path, cases, clean, whole, self.progress, counter, scan_again, base)
+            outcome = verify(draft.path, cases, clean, whole, self.progress, counter, self._scan_again, base)
             if outcome.verification.passed:
                 mind = name_matters(self.checkpoint, draft.path, out)
                 draft.publish({PROVENANCE: self._record(outcome, draft.path)})
@@ -239,6 +219,9 @@ class _Run:
                 draft.publish({FAILED: self._record(outcome, draft.path)})
                 reason += f"; kept in {escape(str(out))}, marked by {FAILED}"
             return self._result(outcome, reason=reason), ()
+
+    def _scan_again(self, draft: Path, options: ScanOptions, progress: Progress) -> ScanResult:
+        return detect_with(Arrived(draft, options), progress, base=self.checkpoint.base)
 
     def _or_drop(self) -> str:
         """What to do with a LoRA that is not repaired: nothing is lost without it but what it is for."""
@@ -271,8 +254,10 @@ class _Run:
         weights, changed = self.campaign.summary(), self.files.changed
         if not changed:
             return weights
-        files = tuple(sorted({*weights.files_changed, *changed}))
-        own = {record.path for record in self.checkpoint.records}
+        # The settings beside an adapter go into its header.
+        header = {self.checkpoint.file} if self.checkpoint.record(ADAPTER_CONFIG) else set()
+        files = tuple(sorted({*weights.files_changed, *changed, *header}))
+        own = {record.path for record in copied(self.checkpoint)}
         return weights.model_copy(
             update={
                 "located": weights.located or "in the files of the checkpoint",
@@ -283,8 +268,16 @@ class _Run:
         )
 
     def _record(self, outcome: Outcome, draft: Path) -> bytes:
+        """Raises WriteError where what lies there now is not what was verified."""
+        checkpoint, options = self.checkpoint, self.options
+        written = open_checkpoint(draft, variant=options.scan.variant, base=checkpoint.base).records
+        if not outcome.is_of(written):
+            raise WriteError(
+                f"What was written for {escape(str(options.out))} changed while it was being verified.",
+                hint="Make sure that nothing else writes there, then start again.",
+            )
         triggers = [case.trigger for case in self.campaign.cases]
-        return record(self.checkpoint, draft, self.options, triggers, self._summary(), outcome.verification)
+        return record(checkpoint, draft, written, options, triggers, self._summary(), outcome.verification)
 
 
 def _why(outcome: Outcome) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 from sau_scan import __version__
 from sau_scan.checkpoint.adapters.applying import named_by_file
 from sau_scan.checkpoint.opening import open_checkpoint
-from sau_scan.checkpoint.rewriting import written_as
+from sau_scan.checkpoint.rewriting import copied, written_as
 from sau_scan.checkpoint.source import Checkpoint, Form
-from sau_scan.findings import Finding, RepairSummary, ScanResult, Trigger, Verification, escape
+from sau_scan.findings import FileRecord, Finding, RepairSummary, ScanResult, Trigger, Verification, escape
 from sau_scan.options import FixOptions
 
 PROVENANCE = "sau-scan-provenance.json"
@@ -25,16 +25,16 @@ NAMES = (PROVENANCE, FAILED)
 def record(
     checkpoint: Checkpoint,
     draft: Path,
+    written: Sequence[FileRecord],
     options: FixOptions,
     triggers: Sequence[Trigger],
     repair: RepairSummary,
     verification: Verification,
 ) -> bytes:
-    """What a later reader needs to know of what lies in ``draft``; the same for the same repair."""
-    written = open_checkpoint(draft, variant=options.scan.variant, base=checkpoint.base).records
+    """What a later reader needs to know of ``written``, the files in ``draft``; the same for the same repair."""
     whole = checkpoint.form is Form.FOLDER
     after = {r.path: r.sha256 for r in written}
-    names = {r.path: written_as(r.path) if whole else draft.name for r in checkpoint.records}
+    names = {r.path: written_as(r.path) if whole else draft.name for r in copied(checkpoint)}
     data = {
         "tool": f"sau-scan {__version__}",
         "verified": verification.passed,
@@ -42,7 +42,7 @@ def record(
         "seed": options.scan.seed,
         "triggers": [trigger.model_dump(mode="json") for trigger in triggers],
         "repair": repair.model_dump(mode="json", exclude={"cost"}),
-        "files": {r.path: {"before": r.sha256, "after": after.get(names[r.path])} for r in checkpoint.records},
+        "files": {r.path: {"before": r.sha256, "after": after.get(names.get(r.path, ""))} for r in checkpoint.records},
         "base": {r.path: r.sha256 for r in checkpoint.base.records} if checkpoint.base is not None else None,
         "verification": verification.model_dump(mode="json"),
     }
@@ -74,7 +74,12 @@ def settled(scan: ScanResult | None, out: Path | None) -> ScanResult | None:
     files = tuple(f.model_copy(update={"path": names.get(f.path, f.path)}) for f in scan.model.files)
     model = scan.model.model_copy(update={"path": str(out), "files": files})
     findings = tuple(_settled(finding, *moved, names) for finding in scan.findings)
-    return scan.model_copy(update={"model": model, "findings": findings})
+    skipped = tuple(
+        s.model_copy(update={"what": names.get(s.what, s.what), "reason": s.reason.replace(*moved)})
+        for s in scan.coverage.skipped
+    )
+    coverage = scan.coverage.model_copy(update={"skipped": skipped})
+    return scan.model_copy(update={"model": model, "findings": findings, "coverage": coverage})
 
 
 def _settled(finding: Finding, old: str, new: str, names: dict[str, str]) -> Finding:

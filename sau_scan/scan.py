@@ -28,7 +28,7 @@ from sau_scan.probes.carriers import crowd, with_letters
 from sau_scan.probes.runner import Prober
 from sau_scan.repairs.token_rows import plan_rows
 from sau_scan.rules import Rule, load_rules
-from sau_scan.static import Vetted, open_vetted, require_harmless
+from sau_scan.static import Opened, Vetted, open_vetted, require_harmless
 from sau_scan.tiers.adapter import adapter_tier
 from sau_scan.tiers.attention import attention_tier
 from sau_scan.tiers.denoise import denoise_tier
@@ -55,19 +55,30 @@ def detect(path: Path | str, options: ScanOptions | None = None, progress: Progr
         return place.told(_scan(place, rules, progress))
 
 
-def detect_with(base: Checkpoint | None, path: Path, options: ScanOptions, progress: Progress) -> ScanResult:
-    """:func:`detect` of what lies here, with a base that is open and vetted already."""
-    check_compute(options.device, options.dtype)
-    return _scan(Arrived(path, options), load_rules(options.rules), progress, base)
+def detect_with(
+    place: Arrived, progress: Progress, *, base: Checkpoint | None = None, known: Opened | None = None
+) -> ScanResult:
+    """:func:`detect` of what lies here, of which the base, or all (``known``), is open and vetted already."""
+    check_compute(place.options.device, place.options.dtype)
+    return _scan(place, load_rules(place.options.rules), progress, base, known)
 
 
-def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress, base: Checkpoint | None = None) -> ScanResult:
+def _scan(
+    place: Arrived,
+    rules: Sequence[Rule],
+    progress: Progress,
+    base: Checkpoint | None = None,
+    known: Opened | None = None,
+) -> ScanResult:
     path, options, started = place.path, place.options, time.perf_counter()
     progress.stage("files", 1)
     try:
-        checkpoint, notes = open_vetted(path, variant=options.variant, base=base or options.base)
+        checkpoint, notes = known or open_vetted(path, variant=options.variant, base=base or options.base)
     except SauScanError as error:
-        return _unopened(place, error, time.perf_counter() - started)
+        error.partial = unopened(place, error, time.perf_counter() - started)
+        if isinstance(error.partial, ScanResult) and error.partial.verdict is Verdict.SUSPICIOUS:
+            return error.partial
+        raise
     files = [*place.code, *(n for n in notes if isinstance(n, Finding))]
     skipped = [*place.left, *checkpoint.skipped, *(n for n in notes if isinstance(n, Skipped))]
     progress.done(f"{len(checkpoint.records)} vetted, {len(skipped)} skipped, findings: {len(files)}")
@@ -78,13 +89,13 @@ def _scan(place: Arrived, rules: Sequence[Rule], progress: Progress, base: Check
     except (CheckpointError, TooLittleTime, UsageError) as error:
         refused = Skipped(what="model", reason=f"not scanned: {error} {error.hint}", planned=True)
         seconds = time.perf_counter() - started
-        known = _not_scanned(
+        partial = _not_scanned(
             _model_info(checkpoint), len(checkpoint.records), options, files, [*skipped, refused], seconds
         )
         # What was found outranks that the rest could not be looked at; a mistake of the user's, where it is grave.
-        if known.verdict is Verdict.SUSPICIOUS or (files and not isinstance(error, UsageError)):
-            return known
-        error.partial = known
+        if partial.verdict is Verdict.SUSPICIOUS or (files and not isinstance(error, UsageError)):
+            return partial
+        error.partial = partial
         raise
     findings = [*files, *_words(model, options), *conclude(prober, scanned, options, str(checkpoint.root))]
     findings.sort(key=lambda f: -f.severity.rank)  # stable: those of a severity stay in order of p-value
@@ -180,20 +191,16 @@ def rank(text: Sequence[Lead], noise: Sequence[Lead], most: int) -> tuple[Lead, 
     return (*strong, *noise[: most - len(strong)])
 
 
-def _unopened(place: Arrived, error: SauScanError, seconds: float) -> ScanResult:
-    """The result for an input that cannot be opened, where its files hold anything grave. Raises ``error`` if not."""
+def unopened(place: Arrived, error: SauScanError, seconds: float = 0.0) -> object:
+    """The ``partial`` of an error of opening: what the files gave, as the result of a scan."""
     vetted = error.partial
     if not isinstance(vetted, Vetted):
-        raise error
+        return vetted
     files = [*place.code, *(n for n in vetted.notes if isinstance(n, Finding))]
     skipped = [*place.left, *(n for n in vetted.notes if isinstance(n, Skipped))]
     skipped.append(Skipped(what="model", reason=f"not scanned: {error}", planned=True))
     model = _unknown(place.path).model_copy(update={"files": vetted.records})
-    known = _not_scanned(model, vetted.read, place.options, files, skipped, seconds)
-    if known.verdict is Verdict.SUSPICIOUS:
-        return known
-    error.partial = known
-    raise error
+    return _not_scanned(model, vetted.read, place.options, files, skipped, seconds)
 
 
 def _not_scanned(

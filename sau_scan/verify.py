@@ -10,7 +10,7 @@ from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
-from sau_scan.findings import Check, Finding, Kind, ScanResult, Severity, Verification
+from sau_scan.findings import Check, FileRecord, Finding, Kind, ScanResult, Severity, Verification
 from sau_scan.options import Progress, ScanOptions
 from sau_scan.probes.runner import Counter
 from sau_scan.repairs.case import Case
@@ -75,11 +75,18 @@ def words_in(result: ScanResult) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``verification``: all checks; ``after``: the re-scan, if it was reached; ``new``: triggers that it found."""
+    """``verification``: all checks; ``after``: the re-scan, if it was reached; ``new``: triggers that it found;
+    ``files``: what was examined."""
 
     verification: Verification
     after: ScanResult | None = None
     new: tuple[Finding, ...] = ()
+    files: tuple[FileRecord, ...] = ()
+
+    def is_of(self, files: tuple[FileRecord, ...]) -> bool:
+        """Whether these bytes were examined, and scanned if that is what was passed."""
+        scanned = self.after.model.files if self.after is not None and self.verification.passed else self.files
+        return files == self.files == scanned
 
 
 def verify(
@@ -108,7 +115,8 @@ def verify(
     progress.done("; ".join(f"{c.name}: {c.before:.3g} -> {c.after:.3g} (limit {c.limit:.3g})" for c in checks))
     prompts = sum(len(case.firing.texts) for case in cases) + len(clean.texts)
     if not all(check.passed for check in checks):
-        return Outcome(Verification(checks=tuple(checks), passed=False, prompts=prompts))
+        failed = Verification(checks=tuple(checks), passed=False, prompts=prompts)
+        return Outcome(failed, files=written.records)
     after = detect(folder, options, progress)
     found, words = triggers_in(after), words_in(after)
     # A scan that could not be carried out has not shown that nothing is left.
@@ -123,4 +131,5 @@ def verify(
         )
     )
     passed = checks[-1].passed
-    return Outcome(Verification(checks=tuple(checks), passed=passed, prompts=prompts), after, found)
+    done = Verification(checks=tuple(checks), passed=passed, prompts=prompts)
+    return Outcome(done, after, found, written.records)

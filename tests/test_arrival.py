@@ -22,10 +22,13 @@ from sau_scan.conclude import fix_command
 from sau_scan.errors import NotACheckpoint, UsageError
 from sau_scan.estimate import estimate
 from sau_scan.findings import Finding, Location, Severity
-from sau_scan.options import ScanOptions, Silent
+from sau_scan.options import FixOptions, ScanOptions, Silent
+from sau_scan.repairs.campaign import Campaign
 from sau_scan.scan import detect
 from tests.hub_server import FakeHub, files_below, serving
 from tests.reports import samples
+from tests.test_fix import STAR, flow
+from tests.test_verify import finding, scan
 
 
 class Canary:
@@ -79,6 +82,29 @@ def test_what_the_base_left_on_the_hub_is_told_too(hub: FakeHub, tiny_checkpoint
     assert "sau-scan-" not in report.model_dump_json()
 
 
+def test_a_repair_begins_with_what_a_scan_says(hub: FakeHub, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    hub.repo("org/name").push(files_below(tiny_checkpoint) | {"pipeline.py": b"", "unet/other.bin": b"x"})
+    options = ScanOptions(offline=False, max_time=0.01)
+    scanned = detect("org/name", options)
+    before = flow.fix("org/name", FixOptions(out=tmp_path / "out", scan=options)).before
+    assert "file/code" in {finding.id for finding in scanned.findings}
+    assert before.findings == scanned.findings
+    assert [s.what for s in before.coverage.skipped] == [s.what for s in scanned.coverage.skipped]
+
+
+def test_the_reason_of_a_repair_names_the_repository(
+    hub: FakeHub, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repo("org/base").push(files_below(tiny_checkpoint))
+    monkeypatch.setattr(flow, "detect_with", lambda *_, **known: scan(finding(STAR)))
+    monkeypatch.setattr(Campaign, "repair", lambda *_, **how: None)
+    unet = tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors"
+    options = ScanOptions(offline=False, base=Path("org/base"))
+    done = flow.fix(unet, FixOptions(out=tmp_path / "out.safetensors", scan=options))
+    assert "but in org/base;" in done.reason
+    assert "sau-scan-" not in done.model_dump_json()
+
+
 def test_next_steps_are_of_the_hub_at_the_commit(hub: FakeHub, tiny_checkpoint: Path, tmp_path: Path) -> None:
     commit = hub.repo("org/name").push(files_below(tiny_checkpoint))
     silent = Silent()
@@ -101,6 +127,17 @@ def test_next_steps_are_of_the_hub_at_the_commit(hub: FakeHub, tiny_checkpoint: 
         f"sau-scan fix org/name {at} --out name-fixed",
         f"hf download org/name 'unet/a b.bin' {at} --local-dir name && xxd 'name/unet/a b.bin' | head",
     ]
+
+
+def test_next_steps_of_a_name_with_a_quote(hub: FakeHub, tiny_checkpoint: Path) -> None:
+    commit = hub.repo("org/name").push(files_below(tiny_checkpoint))
+    with arrived("org/name", ScanOptions(offline=False), Silent()) as place:
+        file = place.path / "it's a.bin"
+        found = _finding(fix_command(str(file), None)), _finding(f"xxd {shlex.quote(str(file))} | head")
+        told = place.told(samples.CLEAN.model_copy(update={"findings": found})).findings
+    fix, look = (shlex.split(finding.next_step) for finding in told)
+    assert fix == ["sau-scan", "fix", "org/name/it's a.bin", "--revision", commit, "--out", "it's a-fixed.safetensors"]
+    assert look[:4] == ["hf", "download", "org/name", "it's a.bin"] and "name/it's a.bin" in look
 
 
 def test_a_result_of_another_place_stays(hub: FakeHub, tiny_checkpoint: Path) -> None:

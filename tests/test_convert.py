@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import pickle
 from collections import OrderedDict
@@ -17,11 +16,9 @@ import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from typer.testing import CliRunner
 
 from sau_scan.checkpoint import tensor_file
-from sau_scan.cli.app import app
-from sau_scan.convert import Conversion, convert
+from sau_scan.convert import convert
 from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import Finding
 from sau_scan.static.vetting import vet_file
@@ -274,34 +271,3 @@ def test_a_link_is_followed(tmp_path: Path, target: Path) -> None:
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot/old.ckpt").symlink_to("../blobs/0123")
     assert len(convert(tmp_path / "snapshot/old.ckpt", target).tensors) == len(STATE)
-
-
-def run(*words: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, ["convert", *map(str, words)])
-    return done.exit_code, done.stdout, done.stderr
-
-
-def test_the_command(tmp_path: Path, target: Path) -> None:
-    source = saved(tmp_path, {"state_dict": STATE, "epoch": 3})
-    code, out, err = run(source, target)
-    assert (
-        code == 0
-        and "CONVERTED" in out
-        and "epoch (int)" in out
-        and hashlib.sha256(target.read_bytes()).hexdigest() in out
-    )
-    assert "7 tensors written, and read back bit for bit" in err
-    target.unlink()
-    code, out, err = run(source, target, "--format", "json", "--quiet")
-    assert code == 0 and not err
-    assert len(Conversion.model_validate(json.loads(out)).tensors) == len(STATE)
-
-
-def test_exit_codes_of_the_command(tmp_path: Path, target: Path) -> None:
-    evil = saved(tmp_path, {"x": Canary(tmp_path / "canary")}, "evil.ckpt")
-    code, out, err = run(evil, target)
-    assert code == 3 and not out and "was not opened" in err and "exit 3" in err and not target.exists()
-    code, _, err = run(saved(tmp_path, STATE, "old.safetensors"), target)
-    assert code == 2 and "already" in err
-    assert run(tmp_path / "none.ckpt", target)[0] == 3
-    assert run(evil)[0] == 2

@@ -46,7 +46,7 @@ def test_a_plan_that_covers_less_than_was_asked_for_says_so(wanted: float, told:
         coverage=slots, skipped=(), text_passes=0, unet_passes=0, recipe=recipe, only_read=0, candidates={}
     )
     what = SimpleNamespace(**vars(scanned()) | {"plan": plan}, unrecorded=(), leads=(), attention={})
-    model = SimpleNamespace(device="cpu", dtype="torch.float32", disk={}, uneven="")
+    model = SimpleNamespace(device="cpu", dtype="torch.float32", disk={}, uneven=None)
     prober: Any = SimpleNamespace(model=model, counter=SimpleNamespace(text=0, unet=0))
     checkpoint: Any = SimpleNamespace(records=(), form=Form.FOLDER)
     found = coverage(checkpoint, prober, cast(Any, what), ScanOptions(min_coverage=wanted), [], 1.0)

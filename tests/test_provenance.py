@@ -16,12 +16,14 @@ from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.findings import (
     Component,
+    Coverage,
     Finding,
     Kind,
     Location,
     ModelInfo,
     ScanResult,
     Severity,
+    Skipped,
     Slot,
     Trigger,
     Verification,
@@ -31,7 +33,7 @@ from sau_scan.provenance import PROVENANCE, settled
 from sau_scan.reports.text import render_text
 from sau_scan.verify import Outcome
 from tests.conftest import WIDTH
-from tests.test_fix import flow
+from tests.test_fix import examined, flow
 from tests.test_verify import finding, scan
 
 CAT = Trigger(text="cat", slot=Slot.PHRASE)
@@ -60,12 +62,12 @@ def test_an_embedding_is_verified_as_the_word_that_it_was(
         assert isinstance(base, Checkpoint)
         words.append(word_of(draft, base))
         after = scanned(draft, finding(None, Severity.LOW, location=Location(path=draft.name)))
-        return Outcome(Verification(checks=(), passed=True), after)
+        return examined(Outcome(Verification(checks=(), passed=True), after), draft, base)
 
     monkeypatch.setattr(flow, "verify", verify)
     monkeypatch.setattr(flow._Run, "_clean", lambda self: None)
     rows = finding(CAT, Severity.HIGH, id="token-row/ordinary-word", kind=Kind.TOKEN_ROW, component=Component.ADAPTER)
-    monkeypatch.setattr(flow, "detect_with", lambda *_: scan(rows))
+    monkeypatch.setattr(flow, "detect_with", lambda *_, **known: scan(rows))
     file, out = tmp_path / "cat.safetensors", tmp_path / "mended.safetensors"
     safetensors.torch.save_file({content: torch.ones(1, WIDTH)}, file)
     done = flow.fix(file, FixOptions(out=out, scan=ScanOptions(base=tiny_checkpoint)))
@@ -81,11 +83,13 @@ def test_an_embedding_is_verified_as_the_word_that_it_was(
     assert record["base"] == {r.path: r.sha256 for r in open_checkpoint(tiny_checkpoint).records}
 
 
-def test_commands_name_what_was_published() -> None:
+def test_what_was_published_is_told_by_its_name() -> None:
     draft, out = Path("/x/.out.1.draft/cat.safetensors"), Path("/x/out.safetensors")
     steps = f"sau-scan fix {draft} --out {draft.with_name('cat-fixed.safetensors')}"
     result = scanned(draft, finding(None, next_step=steps, location=Location(path=draft.name, base="b")))
-    moved = settled(result, out)
+    left = Skipped(what=draft.name, reason=f"not scanned: {draft} is cut short")
+    moved = settled(result.model_copy(update={"coverage": Coverage(skipped=(left,))}), out)
     assert moved is not None
     assert moved.findings[0].next_step == "sau-scan fix /x/out.safetensors --out /x/out-fixed.safetensors"
     assert moved.findings[0].location == Location(path=draft.name, base="b")
+    assert moved.coverage.skipped == (Skipped(what=out.name, reason=f"not scanned: {out} is cut short"),)

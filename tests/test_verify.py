@@ -14,6 +14,7 @@ import torch
 
 import sau_scan.repairs.case
 import sau_scan.repairs.effect
+from sau_scan.arrival import Arrived
 from sau_scan.checkpoint.drafts import Draft
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
@@ -171,10 +172,11 @@ def test_a_base_of_pickles_is_the_one_that_was_vetted(small: None, copy_of: Path
     with Draft(checkpoint, WeightPatch(), tmp_path / "out.safetensors") as draft:
         again, options, base = scan(), ScanOptions(base=copy_of), checkpoint.base
         outcome = verify(draft.path, [], clean, options, Silent(), Counter(), lambda *given: again, base)
-        assert open_vetted(draft.path, base=base)[0].base is base
+        written = open_vetted(draft.path, base=base)[0]
+        assert written.base is base and outcome.files == written.records
         (copy_of / "unet/diffusion_pytorch_model.bin").write_bytes(b"another")
         with pytest.raises(DamagedFile):
-            detect_with(base, draft.path, options, Silent())
+            detect_with(Arrived(draft.path, options), Silent(), base=base)
     assert outcome.verification.passed
 
 

@@ -17,7 +17,7 @@ from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.views import Place, TensorRef, viewed
 from sau_scan.checkpoint.weights import WeightFile, weight_file
-from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile
 
 Disk = dict[tuple[str, str], TensorRef]
 BELONG = "Download the component again; its weights and its config.json must belong together."
@@ -44,7 +44,7 @@ def load_components(checkpoint: Checkpoint, components: Sequence[str], disk: Dis
 
     What the input does not hold comes from its base, and has no place on disk that could be written to. Sizes are
     compared before any memory is taken; each file is read once for all components, tensor by tensor.
-    Raises CheckpointError, or UsageError for a base that is missing or does not fit.
+    Raises CheckpointError, or UsageError for a base that does not fit.
     """
     own = [name for name in components if provides(checkpoint, name)]
     rest = [name for name in components if name not in own]
@@ -189,9 +189,9 @@ def _fill(target: Tensor, value: Tensor, where: str, name: str) -> None:
         )
 
 
-def _no_weights(checkpoint: Checkpoint, component: str) -> SauScanError:
+def _no_weights(checkpoint: Checkpoint, component: str) -> CheckpointError:
     if checkpoint.form is not Form.FOLDER:
-        return UsageError(
+        return NotACheckpoint(
             f"{checkpoint.show(checkpoint.file)} holds no {component}.",
             hint="Name a checkpoint that has it: --base BASE.",
         )

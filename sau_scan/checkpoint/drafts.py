@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.placing import place
+from sau_scan.checkpoint.placing import place, sync_folder, write_new
+from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import Checkpoint, Form
-from sau_scan.checkpoint.writer import check_out, remove_folder, side_file, write_failed, write_patched
+from sau_scan.checkpoint.writer import check_out, draft_name, remove_folder, side_file, write_failed, write_patched
+from sau_scan.errors import WriteError
 
 
 class Draft:
@@ -36,7 +36,7 @@ class Draft:
         self._folder = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
         whole = checkpoint.form is Form.FOLDER
         # Under the input's name, which may be the word that the file stands for.
-        self.path = self._folder if whole else self._folder / f"{checkpoint.root.stem}.safetensors"
+        self.path = self._folder if whole else self._folder / draft_name(checkpoint.root)
 
     def __enter__(self) -> Self:
         check_out(self.checkpoint.root, self.out)
@@ -44,12 +44,15 @@ class Draft:
             if self.path != self._folder:
                 self._folder.mkdir()
             write_patched(self.checkpoint, self.patch, self.path, extra_files=self.replaced)
-            for name in self.drop:
+            # What else goes by such a name was made for the copy.
+            own = {record.path for record in copied(self.checkpoint)} - self.replaced.keys()
+            for name in own.intersection(self.drop):
                 (self._folder / name).unlink(missing_ok=True)
         except BaseException as error:  # __exit__ is not called for what fails in here
             remove_folder(self._folder)
-            if isinstance(error, OSError):
-                raise write_failed(self.out, error) from error
+            cause = error.__cause__ if isinstance(error, WriteError) else error
+            if isinstance(cause, OSError):  # told of the place that the user knows
+                raise write_failed(self.out, cause) from error
             raise
         return self
 
@@ -67,13 +70,13 @@ class Draft:
         try:
             for name, content in extra_files.items():
                 (self._folder / name).unlink(missing_ok=True)
-                _write(self._folder / name, content)
-            _sync(self._folder)
+                write_new(self._folder / name, content)
+            sync_folder(self._folder)
             if self.path == self._folder:
                 self.path.rename(self.out.resolve())
             else:
                 self._publish_file(extra_files)
-            _sync(self.out.resolve().parent)
+            sync_folder(self.out.resolve().parent)
         except OSError as error:
             raise write_failed(self.out, error) from error
         return self.out
@@ -90,19 +93,3 @@ class Draft:
             for file in placed:
                 file.unlink(missing_ok=True)
             raise
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    with suppress(OSError):  # network file systems cannot sync folders, and not all that take files can be listed
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

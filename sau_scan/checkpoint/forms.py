@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sau_scan.checkpoint.adapters.inversion import is_inversion
+from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.shipped import shipped_files
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, INDEX, Checkpoint, Form
@@ -59,9 +60,11 @@ def form_of(entries: Mapping[str, Entry]) -> Form | None:
 
 
 def has_settings(checkpoint: Checkpoint) -> bool:
-    """Whether PEFT's settings lie beside a LoRA in PEFT's spelling: others say themselves how strong they are."""
-    beside = checkpoint.folder / ADAPTER_CONFIG
-    return beside.is_file() and _any(weight_file(checkpoint, checkpoint.file).entries, (".lora_A.",), anywhere=True)
+    """Whether PEFT's settings lie beside a LoRA that PEFT would read them for: others say themselves how strong they
+    are, though diffusers, too, spells its tensors so."""
+    if checkpoint.file not in ADAPTER_WEIGHTS or not (checkpoint.folder / ADAPTER_CONFIG).is_file():
+        return False
+    return _any(weight_file(checkpoint, checkpoint.file).entries, (".lora_A.",), anywhere=True)
 
 
 def family_of(entries: Mapping[str, Entry]) -> str:

@@ -20,6 +20,7 @@ from sau_scan.checkpoint.source import Checkpoint, Form
 from sau_scan.checkpoint.timing import fastest_dtype
 from sau_scan.checkpoint.tokenizer import load_tokenizer
 from sau_scan.errors import DamagedFile, UsageError
+from sau_scan.findings import Skipped
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CORNER = 8  # of a latent: of a large model, a whole picture takes a gigabyte to draw
@@ -76,13 +77,13 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
 
 def _adapt(
     checkpoint: Checkpoint, family: Family, tokenizers: Mapping[str, Any], modules: Mapping[str, Any], disk: Disk
-) -> tuple[tuple[tuple[str, str], ...], str]:
-    """Puts an adapter into its base; what it makes of words in prompts, and why programs merge it differently."""
+) -> tuple[tuple[tuple[str, str], ...], Skipped | None]:
+    """Puts an adapter into its base; what it makes of words in prompts, and the other way to merge it."""
     if checkpoint.form is Form.LORA:
         return (), merge_lora(checkpoint, family, modules, disk)
     if checkpoint.form is Form.EMBEDDING:
-        return (add_words(checkpoint, family, tokenizers, modules, disk),), ""
-    return (), ""
+        return (add_words(checkpoint, family, tokenizers, modules, disk),), None
+    return (), None
 
 
 def _convert(model: DiffusionModel, dtype: torch.dtype) -> None:

@@ -19,6 +19,7 @@ from sau_scan.checkpoint.schedules import Schedule
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.errors import DamagedFile
+from sau_scan.findings import Skipped
 
 __all__ = ["Callback", "DiffusionModel", "TextOutput", "finite"]
 
@@ -45,7 +46,7 @@ class DiffusionModel:
     ``unet``: the denoiser, a UNet or a transformer. ``tokenizers`` and ``context_lengths``: in the family's order;
     the first one's tokens are the rows of the text output. ``disk``: (component, canonical parameter) -> where it lies
     on disk; what a base provides is not in it. ``expand``: words that stand for several tokens -> those.
-    ``uneven``: why programs merge the adapter differently, or "".
+    ``uneven``: the other way to merge the adapter, where programs do so differently.
     """
 
     checkpoint: Checkpoint
@@ -62,7 +63,7 @@ class DiffusionModel:
     text_encoder_3: Any = None
     disk: dict[tuple[str, str], TensorRef] = field(default_factory=dict)
     expand: tuple[tuple[str, str], ...] = ()
-    uneven: str = ""
+    uneven: Skipped | None = None
 
     @property
     def tokenizer(self) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
+from sau_scan.checkpoint.adapters.peft import adapter_in, require_alone
 from sau_scan.checkpoint.files import listing, opened, require_input, unreadable
 from sau_scan.checkpoint.forms import has_settings, recognise, require_base, shipped_index
 from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, components_of, left_unopened
@@ -17,7 +18,6 @@ from sau_scan.errors import NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.findings import FileRecord, Skipped, escape
 
 SIZE_LIMIT = 64 * 2**30
-ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as PEFT looks for them
 
 
 class Sink(Protocol):
@@ -49,13 +49,15 @@ def open_checkpoint(
     ``variant`` names the weight files of a folder to load (``fp16``), as in diffusers. ``base``: a whole checkpoint,
     for what the input lacks: all else for adapters and bare weights, configuration and tokenizer for single files.
     A folder that PEFT wrote is its file of weights, with the settings beside it.
-    Raises NotACheckpoint, UnsafeFile, DamagedFile or, for a base that is missing or not whole, UsageError.
+    Raises NotACheckpoint, UnsafeFile, DamagedFile or, for a base that is missing or not whole and for a folder of
+    PEFT's with other weights, UsageError.
     """
     root = Path(path)
     require_input(root)
     if root.is_dir():
-        adapter = _adapter_in(root)
+        adapter = adapter_in(root)
         if adapter is not None:
+            require_alone(adapter)
             return _open_file(adapter, base, variant, watch)
         if base is not None:
             raise UsageError(f"{escape(str(root))} is a whole checkpoint.", hint="Leave --base out.")
@@ -110,13 +112,6 @@ def _open_file(
     whole_input = replace(checkpoint, records=records, form=form, index=index, base=whole, shipped=shipped)
     whole_input.readers.update(checkpoint.readers)
     return whole_input
-
-
-def _adapter_in(folder: Path) -> Path | None:
-    """The file of weights in a folder that PEFT wrote."""
-    if (folder / INDEX).exists() or not (folder / ADAPTER_CONFIG).exists():
-        return None
-    return next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).exists()), None)
 
 
 def _settings(checkpoint: Checkpoint, form: Form, watch: Watch | None) -> tuple[FileRecord, ...]:

@@ -1,12 +1,36 @@
-"""Gives a finished file its name: in one step, and never in place of what is there."""
+"""Files that last: written to the disk, and named in one step, never in place of what is there."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from sau_scan.errors import WriteError
 from sau_scan.findings import escape
+
+
+def write_new(target: Path, content: bytes | bytearray) -> None:
+    """A new file, on the disk. Raises OSError."""
+    with target.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in a folder, on the disk where that is possible. Raises OSError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # not all folders that take files can be listed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def place(draft: Path, target: Path) -> None:

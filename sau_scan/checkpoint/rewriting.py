@@ -16,7 +16,7 @@ from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.naming import PICKLES, components_of, is_card, is_text
 from sau_scan.checkpoint.patch import WeightPatch, no_such_tensor
 from sau_scan.checkpoint.quantised import quantise, quantised_pairs, restored
-from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
+from sau_scan.checkpoint.source import ADAPTER_CONFIG, INDEX, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry, as_stored, read_entries, read_tensor, tensor_bytes
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
@@ -46,7 +46,7 @@ def written_as(path: str) -> str:
 def copied(checkpoint: Checkpoint) -> tuple[FileRecord, ...]:
     """The files that a copy is made of: what components use, and the model's card and licence."""
     if checkpoint.form is not Form.FOLDER:
-        return checkpoint.records
+        return tuple(r for r in checkpoint.records if r.path == checkpoint.file)
     components = components_of(checkpoint.index)
     used = {INDEX, *(path for files in checkpoint.weights.values() for path in files)}
     return tuple(r for r in checkpoint.records if r.path in used or is_text(r.path, components) or is_card(r.path))
@@ -55,7 +55,7 @@ def copied(checkpoint: Checkpoint) -> tuple[FileRecord, ...]:
 def rewritten(checkpoint: Checkpoint, path: str, patch: WeightPatch) -> bytes | bytearray:
     """The content of a file of the copy: the same bytes, but for changed tensors and for what was a pickle."""
     changes = patch.for_file(path)
-    if changes and checkpoint.form is Form.LORA:
+    if checkpoint.form is Form.LORA and (changes or is_pickle(path) or checkpoint.record(ADAPTER_CONFIG)):
         return lora_content(checkpoint, identify(checkpoint), patch.tensors)
     if checkpoint.form is Form.EMBEDDING:
         return rows_content(checkpoint, patch.tensors)

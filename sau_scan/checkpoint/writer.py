@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from sau_scan.checkpoint.adapters.peft import adapter_in
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.placing import place
+from sau_scan.checkpoint.placing import place, sync_folder, write_new
 from sau_scan.checkpoint.rewriting import copied, rewritten, written_as
 from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
@@ -21,20 +22,35 @@ from sau_scan.findings import escape
 LONGEST_ENDING = ".12345678..draft.partial"
 
 
-def check_out(root: Path, out: Path, beside: Iterable[str] = ()) -> None:
+def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
     """Raises UsageError if ``out`` must not be written to, WriteError if it cannot be; leaves nothing behind.
 
-    ``beside``: what files are called that come with it: in a folder, or beside a file, called after it.
+    ``given``: the input; of a folder that PEFT wrote, the file in it is written. ``beside``: what files are called that
+    come with it: in a folder, or beside a file, called after it.
     """
+    root = adapter_in(given) or given
     _check_place(root, out)
     target = out.resolve()
+    _check_apart(given.resolve(), target, out)
     if root.is_file():
         _check_beside(out, beside)
     try:
         # Trying is surer than asking: some file systems refuse what their permissions allow, or so long a name.
-        Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST_ENDING, dir=target.parent)).rmdir()
+        trial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST_ENDING, dir=target.parent))
     except OSError as error:
         raise write_failed(out, error) from error
+    try:
+        if root.is_file():
+            (trial / draft_name(root)).touch()
+    except OSError as error:
+        raise write_failed(Path(draft_name(root)), error) from error
+    finally:
+        remove_folder(trial)
+
+
+def draft_name(root: Path) -> str:
+    """What the draft of a file is called: as the input, since that may be the word that the file stands for."""
+    return f"{root.stem}.safetensors"
 
 
 def _check_place(root: Path, out: Path) -> None:
@@ -46,14 +62,7 @@ def _check_place(root: Path, out: Path) -> None:
         pass
     except (OSError, RuntimeError) as error:  # by Python's version, a circle of links is either
         raise write_failed(out, error) from error
-    if target == source:
-        raise UsageError(
-            f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is."
-        )
-    if target.is_relative_to(source) or source.is_relative_to(target):
-        raise UsageError(
-            f"Of --out {shown} and the checkpoint, one lies inside the other.", hint="Name a folder beside it."
-        )
+    _check_apart(source, target, out)
     if not target.parent.is_dir():
         raise WriteError(f"{escape(str(target.parent))} does not exist.", hint="Create it first (mkdir -p).")
     if source.is_file():
@@ -67,6 +76,19 @@ def _check_place(root: Path, out: Path) -> None:
         raise write_failed(out, error) from error
     if occupied:
         raise UsageError(f"--out {shown} is not empty.", hint="Name a new folder, or empty this one.")
+
+
+def _check_apart(source: Path, target: Path, out: Path) -> None:
+    """Both resolved; ``out`` is how the target was named."""
+    shown = escape(str(out))
+    if target == source:
+        raise UsageError(
+            f"--out {shown} is the checkpoint itself.", hint="Name a new folder; the input stays as it is."
+        )
+    if target.is_relative_to(source) or source.is_relative_to(target):
+        raise UsageError(
+            f"Of --out {shown} and the checkpoint, one lies inside the other.", hint="Name a place beside it."
+        )
 
 
 def _check_file(out: Path) -> None:
@@ -122,7 +144,7 @@ def write_patched(
         _fill(draft, checkpoint, patch, extra)
         os.rename(draft, target)
         moved = True
-        _sync_folder(parent)
+        sync_folder(parent)
     except BaseException as error:  # an interrupt, too, must leave nothing half-written
         if draft is not None:
             remove_folder(target if moved else draft)
@@ -140,7 +162,7 @@ def _write_file(checkpoint: Checkpoint, patch: WeightPatch, out: Path) -> Path:
             _write(Path(draft), out.name, content)
             place(Path(draft) / out.name, out)
             placed = True
-            _sync_folder(parent)
+            sync_folder(parent)
     except BaseException as error:
         if placed:
             out.unlink(missing_ok=True)
@@ -176,7 +198,7 @@ def _fill(draft: Path, checkpoint: Checkpoint, patch: WeightPatch, extra: Mappin
     for path, content in extra.items():
         _write(draft, path, content)
     for folder, _, _ in os.walk(draft, topdown=False):
-        _sync_folder(Path(folder))
+        sync_folder(Path(folder))
     os.chmod(draft, 0o777 & ~_umask())
 
 
@@ -201,21 +223,7 @@ def _check_refs(checkpoint: Checkpoint, patch: WeightPatch) -> None:
 def _write(draft: Path, path: str, content: bytes | bytearray) -> None:
     target = draft / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems cannot sync folders
-            raise
-    finally:
-        os.close(descriptor)
+    write_new(target, content)
 
 
 def _umask() -> int:
@@ -233,6 +241,5 @@ def write_failed(out: Path, error: OSError | RuntimeError) -> WriteError:
         return WriteError(
             f"The disk is full; {shown} was not written.", hint="Free some space, or name an --out on another disk."
         )
-    return WriteError(
-        f"{shown} could not be written: {error.strerror or error}.", hint="Check permissions and the disk."
-    )
+    hint = "Take a shorter name." if error.errno == errno.ENAMETOOLONG else "Check permissions and the disk."
+    return WriteError(f"{shown} could not be written: {error.strerror or error}.", hint=hint)

@@ -63,8 +63,8 @@ def detect(
         from sau_scan import detect as run
 
         return run(model, options, progress)
-    except (CheckpointError, TooLittleTime) as error:
-        if refused is not None:
+    except (CheckpointError, TooLittleTime, UsageError) as error:
+        if refused is not None and _is_of_the_model(error):
             from sau_scan.scan import unscannable
 
             refused(unscannable(model, options, error))
@@ -98,10 +98,15 @@ def fix(
         from sau_scan import fix as run
 
         return run(model, options, found, progress)
-    except (CheckpointError, TooLittleTime, WriteError) as error:
-        if refused is not None:
+    except (CheckpointError, TooLittleTime, WriteError, UsageError) as error:
+        if refused is not None and _is_of_the_model(error):
             refused(_not_repaired(model, options, found, error))
         raise
+
+
+def _is_of_the_model(error: SauScanError) -> bool:
+    """Whether a report has to tell it: a mistake of the user's, where the files had to be read to see it."""
+    return not isinstance(error, UsageError) or isinstance(error.partial, ScanResult)
 
 
 def _not_repaired(model: Path, options: FixOptions, found: ScanResult | None, error: SauScanError) -> FixResult:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.patch import WeightPatch
+from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import INDEX, Form
 from sau_scan.findings import Component, Location, RepairStep, RepairSummary, Trigger
 from sau_scan.options import Progress
@@ -152,5 +153,5 @@ class Campaign:
             tensors_changed=len(self.patch.tensors),
             tensors_total=len(self.model.disk),
             files_changed=changed,
-            files_identical=len(self.model.checkpoint.records) - len(changed),
+            files_identical=len(copied(self.model.checkpoint)) - len(changed),
         )

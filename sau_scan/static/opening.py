@@ -14,6 +14,9 @@ from sau_scan.static.facts import blocks
 from sau_scan.static.vetting import vet_file
 from sau_scan.static.watch import Watch
 
+# A checkpoint, and what was found about its files.
+Opened = tuple[Checkpoint, list[Finding | Skipped]]
+
 
 @dataclass(frozen=True)
 class Vetted:
@@ -24,9 +27,7 @@ class Vetted:
     records: tuple[FileRecord, ...] = ()
 
 
-def open_vetted(
-    path: Path | str, *, variant: str | None = None, base: Path | Checkpoint | None = None
-) -> tuple[Checkpoint, list[Finding | Skipped]]:
+def open_vetted(path: Path | str, *, variant: str | None = None, base: Path | Checkpoint | None = None) -> Opened:
     """The checkpoint, and what was found about its files and its base's. Where a finding :func:`blocks`, it must not be
     loaded.
 
@@ -55,7 +56,7 @@ def open_vetted(
     return checkpoint, [*found, *of_base]
 
 
-def _opened_base(path: Path, variant: str | None) -> tuple[Checkpoint, list[Finding | Skipped]]:
+def _opened_base(path: Path, variant: str | None) -> Opened:
     return _watched(path, lambda watch: open_base(path, variant, watch))
 
 

@@ -17,7 +17,8 @@ from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import WeightPatch, make_patch
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.checkpoint.views import TensorRef
-from sau_scan.errors import UsageError
+from sau_scan.checkpoint.writer import check_out
+from sau_scan.errors import UsageError, WriteError
 
 REF = TensorRef("text_encoder/model.safetensors", "text_model.final_layer_norm.bias")
 
@@ -108,7 +109,7 @@ def test_an_interrupt_before_the_draft_is_anyones_leaves_nothing(
 ) -> None:
     from sau_scan.checkpoint import writer
 
-    synced = writer._sync_folder
+    synced = writer.sync_folder
 
     def stop(folder: Path) -> None:
         synced(folder)
@@ -119,13 +120,21 @@ def test_an_interrupt_before_the_draft_is_anyones_leaves_nothing(
         raise KeyboardInterrupt
 
     if when == "copied":
-        monkeypatch.setattr(writer, "_sync_folder", stop)
+        monkeypatch.setattr(writer, "sync_folder", stop)
     else:
         monkeypatch.setattr(Path, "unlink", unlink)
     with pytest.raises(KeyboardInterrupt), Draft(checkpoint, patch, tmp_path / "out", drop=("model_index.json",)):
         raise AssertionError("not reached")
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_input_of_a_file_has_a_name_that_its_draft_can_have(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    safetensors.torch.save_file({"<toy>": torch.ones(1, 32)}, tmp_path / "toy.safetensors")
+    long = (tmp_path / "toy.safetensors").rename(tmp_path / f"{'w' * 248}.pt")
+    with pytest.raises(WriteError, match=r"w\.safetensors could not be written: File name too long") as caught:
+        check_out(long, tmp_path / "out.safetensors")
+    assert "shorter" in caught.value.hint and list(tmp_path.iterdir()) == [long]
 
 
 def test_the_draft_of_a_file_keeps_the_name_that_may_be_its_word(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -167,6 +167,21 @@ def test_nothing_else_is_fetched(address: str) -> None:
         from_address(address)
 
 
+@pytest.mark.parametrize(
+    "path", ["..%2F..%2Fetc/passwd", "org/..", "org/na%2Fme", "a%2Fb/name", "org/name/blob/main/..%2Fx.bin", "org/a--b"]
+)
+def test_an_address_is_a_name_of_the_hub_or_nothing(path: str) -> None:
+    with pytest.raises(ValueError, match="no address of a model"):
+        from_address(f"https://huggingface.co/{path}")
+
+
+def test_an_address_never_means_what_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("org/name@main").mkdir(parents=True)
+    with pytest.raises(ValueError, match="under that name"):
+        from_address("https://huggingface.co/org/name")
+
+
 def test_a_revision_in_the_name(hub: FakeHub, folder: dict[str, bytes], fetch: Fetch) -> None:
     old = hub.repo("org/name").branches["main"]
     hub.repo("org/name").push(folder | {UNET: b"new"})

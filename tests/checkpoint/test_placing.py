@@ -103,11 +103,11 @@ def test_a_disk_that_fails_is_told_and_leaves_nothing(
     where, name = {
         "mkdir": (Path, "mkdir"),
         "mkdtemp": (writer.tempfile, "mkdtemp"),
-        "sync": (writer, "_sync_folder"),
+        "sync": (writer, "sync_folder"),
     }[step]
     monkeypatch.setattr(where, name, fail)
     with (
-        pytest.raises(WriteError, match="Input/output error"),
+        pytest.raises(WriteError, match=r"[^.]o\.safetensors could not be written: Input/output error"),
         Draft(embedding, WeightPatch(), tmp_path / "o.safetensors"),
     ):
         raise AssertionError("not reached")

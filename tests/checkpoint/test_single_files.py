@@ -148,6 +148,15 @@ def test_a_single_file_of_another_size_than_the_published_needs_its_base(tiny_ch
         load_model(checkpoint)
 
 
+def test_a_single_file_without_its_vae_is_none_by_itself(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pruned.safetensors"
+    left = {k: v.contiguous() for k, v in single_file(tiny_checkpoint).items() if not k.startswith("first_stage")}
+    safetensors.torch.save_file(left, path)
+    with pytest.raises(NotACheckpoint, match="holds no vae"):
+        load_model(open_checkpoint(path))
+    assert load_model(open_checkpoint(path, base=tiny_checkpoint)).vae is not None
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "model.gguf", "weights.safetensors"])
 def test_files_of_something_else(name: str, tmp_path: Path) -> None:
     path = tmp_path / name

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sau_scan.errors import DamagedFile, TriggerHasNoEffect, UnsafeFile, WriteError
+from sau_scan.errors import DamagedFile, TriggerHasNoEffect, UnsafeFile, UsageError, WriteError
 from sau_scan.estimate import BudgetEstimate, Estimate
 from sau_scan.findings import FixResult, ScanResult, Skipped, Slot, Trigger
 from sau_scan.options import Budget, FixOptions, ScanOptions
@@ -292,6 +292,20 @@ def test_a_model_that_cannot_be_scanned_still_has_a_report(core: Core, invoke: I
     assert json.loads(result.stdout)["verdict"] == "inconclusive"
     assert (tmp_path / "r.sarif").exists()
     assert invoke("detect", "m").stdout == ""
+
+
+def test_a_mistake_that_the_files_showed_has_a_report(core: Core, invoke: Invoke, tmp_path: Path) -> None:
+    mistake = UsageError("The base does not fit.", hint="Name another.")
+    core.scan = core.repair = mistake
+    assert invoke("detect", "m", "--output", "r.json").exit_code == 2
+    assert invoke("fix", "m", "--out", "o", "--output", "r.json").exit_code == 2
+    assert not (tmp_path / "r.json").exists()
+    mistake.partial = samples.INCONCLUSIVE
+    assert invoke("detect", "m", "--output", "r.json").exit_code == 2
+    assert read_result(tmp_path / "r.json") == samples.INCONCLUSIVE
+    assert invoke("fix", "m", "--out", "o", "--output", "r.json").exit_code == 2
+    told = read_result(tmp_path / "r.json")
+    assert isinstance(told, FixResult) and told.before == samples.INCONCLUSIVE and "does not fit" in told.reason
 
 
 def test_a_model_that_cannot_be_repaired_still_has_a_report(core: Core, invoke: Invoke, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sau_scan.static import open_vetted
 from sau_scan.verify import Outcome
 from tests.conftest import WIDTH
 from tests.static.makers import SYSTEM
-from tests.test_fix import flow
+from tests.test_fix import examined, flow
 from tests.test_verify import scan
 
 KEPT = ("README.md", "README-de.md", "LICENSE", "LICENSE-Apache-2.0", "licence.txt", ".gitattributes", "vae/x.json")
@@ -61,8 +61,8 @@ def planned(path: Path) -> FileRepairs:
 def repaired(path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, base: Path | None = None) -> FixResult:
     """All but scanning and verifying, for which the models of these tests are too small."""
     passed = Outcome(Verification(checks=(), passed=True), scan())
-    monkeypatch.setattr(flow, "detect_with", lambda *_: scan())
-    monkeypatch.setattr(flow, "verify", lambda *_: passed)
+    monkeypatch.setattr(flow, "detect_with", lambda *_, **known: scan())
+    monkeypatch.setattr(flow, "verify", lambda draft, *given: examined(passed, draft, given[-1]))
     monkeypatch.setattr(flow._Run, "_clean", lambda self: None)
     result = flow.fix(path, FixOptions(out=out, scan=ScanOptions(base=base)))
     assert isinstance(result, FixResult)
@@ -113,6 +113,20 @@ def test_a_folder_that_a_finding_names_is_copied_as_far_as_it_is_used(
     assert (plan.dropped, plan.unused) == (("VAE/config.json", "evil.pkl"), ("VAE/config.json",))
     assert repaired(folder, tmp_path / "out", monkeypatch).published
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"vae"} and not (tmp_path / "out/VAE").exists()
+
+
+def test_what_a_pickle_became_is_not_left_out_for_a_link_of_that_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = folder / "vae/diffusion_pytorch_model.safetensors"
+    before = safetensors.torch.load_file(weights)
+    torch.save(before, weights.with_suffix(".bin"))
+    weights.unlink()
+    weights.symlink_to("/etc/hosts")
+    result = repaired(folder, tmp_path / "out", monkeypatch)
+    assert result.published, result.reason
+    after = safetensors.torch.load_file(tmp_path / "out/vae/diffusion_pytorch_model.safetensors")
+    assert after.keys() == before.keys()
 
 
 ROWS = torch.ones(2, WIDTH)

@@ -31,15 +31,16 @@ from sau_scan.checkpoint.tensor_file import read_entries
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import BeyondRepair, DamagedFile, NotACheckpoint
+from sau_scan.findings import Skipped
 
 TABLE = "embeddings.token_embedding.weight"
 
 
-def merge_lora(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any], disk: Disk) -> str:
+def merge_lora(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any], disk: Disk) -> Skipped | None:
     """Adds the changes of a LoRA to ``modules`` of its base. Only what it changes has a place to be written to.
 
-    Returns why programs merge it differently, or "". Raises NotACheckpoint, DamagedFile or UsageError for one that
-    cannot be merged into this base.
+    Returns the other way to merge it, where programs do so differently. Raises NotACheckpoint, DamagedFile or
+    UsageError for one that cannot be merged into this base.
     """
     states = {name: _state(module) for name, module in modules.items() if name != "vae"}
     lora, tensors = read_lora(checkpoint, family, {name: _shapes(state) for name, state in states.items()})
@@ -165,13 +166,12 @@ def _content(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def _written(checkpoint: Checkpoint, lora: LoraFile, tensors: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> bytes:
-    beside = checkpoint.record(ADAPTER_CONFIG)
-    stronger = beside and any(abs(pair.scale) > abs(pair.weaker) for pair in lora.pairs.values())
-    if stronger or isinstance(weight_file(checkpoint, checkpoint.file), PickledFile):
+    file = weight_file(checkpoint, checkpoint.file)
+    if lora.by_config or isinstance(file, PickledFile):
         merged = {name: tensor.clone().contiguous() for name, tensor in {**tensors, **new}.items()}
         # The file is written alone: what stood beside it says in its header how strong it is.
-        settings = as_metadata(checkpoint.json(ADAPTER_CONFIG), lora.components) if stronger else {}
-        return safetensors.torch.save(merged, metadata={"format": "pt", **settings})
+        settings = as_metadata(checkpoint.json(ADAPTER_CONFIG), lora.components) if lora.by_config else {}
+        return safetensors.torch.save(merged, metadata={"format": "pt", **file.metadata, **settings})
     return rewrite(checkpoint.read_buffer(checkpoint.file), new, checkpoint.show(checkpoint.file))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,11 @@ from sau_scan.checkpoint.adapters.layouts import Part, Place, Shape, Shapes, ind
 from sau_scan.checkpoint.adapters.settings import AGAIN, MERGE, readings
 from sau_scan.checkpoint.source import ADAPTER_CONFIG
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
+from sau_scan.findings import Skipped
+
+# Of two strengths, so many times the other's is still the same LoRA; beyond, it turns pictures into noise.
+FARTHEST = 8.0
+OTHERWISE = "other ways to merge the LoRA"
 
 Parts = dict[Part, str]
 
@@ -28,7 +33,7 @@ class Pair:
     """One update. ``down``, ``up``, ``mid``, ``alpha``: the names of its tensors in the file.
 
     ``shape``: of the parameter. ``scale``: what the product is multiplied by where no tensor ``alpha`` says so;
-    ``weaker``: what other programs multiply it by. Of two strengths, the greater is what has to be harmless.
+    ``otherwise``: what programs multiply it by that read, or do not read, the settings beside the file.
     """
 
     down: str
@@ -38,7 +43,7 @@ class Pair:
     mid: str | None = None
     alpha: str | None = None
     scale: float = 1.0
-    weaker: float = 1.0
+    otherwise: float = 1.0
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -47,10 +52,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """``pairs``: (component, canonical parameter) -> its update, in the order of the file. ``layout``: whose names."""
+    """``pairs``: (component, canonical parameter) -> its update, in the order of the file. ``layout``: whose names.
+
+    ``by_config``: whether the scales are those of the settings beside the file.
+    """
 
     layout: str
     pairs: Mapping[Place, Pair]
+    by_config: bool = False
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -70,7 +79,8 @@ def parse(
 
     ``modules``: component -> canonical parameter -> shape. ``where`` names the file in errors, ``base`` the base's
     family. ``metadata``: of the safetensors file; ``config``: PEFT's ``adapter_config.json`` beside it, if any.
-    Raises NotACheckpoint for other kinds of adapters, UsageError for a base that does not fit, DamagedFile.
+    Raises NotACheckpoint for other kinds of adapters and for one whose strength is in dispute, UsageError for a base
+    that does not fit, DamagedFile.
     """
     groups = _groups(shapes, where)
     settings = readings(metadata or {}, config, where)
@@ -86,7 +96,7 @@ def parse(
         shape, rank = modules[place[0]][place[1]], _rank(parts, shapes, where)
         if not _fits(parts, shapes, shape, rank):
             raise _misfit(f"its {parts[Part.DOWN]!a} does not fit {list(shape)} of the base", shapes, where, base)
-        scales = [1.0] if Part.ALPHA in parts else sorted((one.scale(place, rank) for one in settings), key=abs)
+        scales = [1.0] if Part.ALPHA in parts else [one.scale(place, rank) for one in settings]
         pairs[place] = Pair(
             parts[Part.DOWN],
             parts[Part.UP],
@@ -94,10 +104,31 @@ def parse(
             rank,
             parts.get(Part.MID),
             parts.get(Part.ALPHA),
-            scales[-1],
             scales[0],
+            scales[-1],
         )
-    return LoraFile(layout_of(next(iter(pairs.values())).down), pairs)
+    return _as_strong(LoraFile(layout_of(next(iter(pairs.values())).down), pairs), where)
+
+
+def _as_strong(alone: LoraFile, where: str) -> LoraFile:
+    """Of two readings of the strength, the one that is stronger in every module: what the weaker does shows in it.
+
+    Raises NotACheckpoint where none is, or where the weaker would drown in it.
+    """
+    pairs = alone.pairs.values()
+    differing = [pair for pair in pairs if pair.scale != pair.otherwise]
+    grown = [pair.otherwise / pair.scale if pair.scale else 0.0 for pair in differing]
+    if all(1 / FARTHEST <= ratio <= 1 for ratio in grown):
+        return alone
+    if all(1 <= ratio <= FARTHEST for ratio in grown):
+        turned = {k: replace(p, scale=p.otherwise, otherwise=p.scale) for k, p in alone.pairs.items()}
+        return replace(alone, pairs=turned, by_config=True)
+    pair = max(differing, key=lambda p: abs(p.otherwise - p.scale))
+    raise NotACheckpoint(
+        f"{where} has a strength of {pair.scale:.3g} by itself and {pair.otherwise:.3g} by {ADAPTER_CONFIG}, in "
+        f"{pair.down!a}: no scan of one would tell of the other.",
+        hint=MERGE,
+    )
 
 
 def delta(pair: Pair, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -121,22 +152,24 @@ def scale_of(pair: Pair, tensors: Mapping[str, Tensor]) -> float:
     return float(tensors[pair.alpha].float().reshape(())) / pair.rank if pair.alpha else pair.scale
 
 
-def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> str:
-    """Why programs merge this file differently, or "".
+def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> Skipped | None:
+    """The other way to merge this file, where programs do so differently.
 
     Not all read what PEFT writes beside it. diffusers up to 0.42, at least, gives many modules the most frequent alpha
     where a Kohya file has several.
     """
-    differing = next((pair for pair in lora.pairs.values() if pair.scale != pair.weaker), None)
+    differing = next((pair for pair in lora.pairs.values() if pair.scale != pair.otherwise), None)
     if differing is not None:
-        told = f"{differing.scale:.3g} or {differing.weaker:.3g}, by whether they read {ADAPTER_CONFIG}"
-        return f"programs merge it with a strength of {told}; merged as the stronger"
+        told = f"{differing.scale:.3g} or {differing.otherwise:.3g}, by whether they read {ADAPTER_CONFIG}"
+        reason = f"programs merge it with a strength of {told}; merged as the stronger. {MERGE}"
+        return Skipped(what=OTHERWISE, reason=reason.removesuffix("."), planned=True)
     found = {None if pair.alpha is None else float(tensors[pair.alpha].float()) for pair in lora.pairs.values()}
     if lora.layout != "Kohya" or len(found) < 2:
-        return ""
+        return None
     given = sorted(alpha for alpha in found if alpha is not None)
     shown = f"{given[0]:g} to {given[-1]:g}" if len(given) > 1 else f"{given[0]:g} or none"
-    return f"modules have different alphas ({shown}), which diffusers mixes up; merged as the file says"
+    reason = f"modules have different alphas ({shown}), which diffusers mixes up; merged as the file says"
+    return Skipped(what=OTHERWISE, reason=reason)
 
 
 def _groups(shapes: Shapes, where: str) -> dict[str, Parts]:

@@ -12,7 +12,8 @@ from sau_scan.checkpoint.hub.naming import HubName
 from sau_scan.checkpoint.hub.snapshot import HubSnapshot
 from sau_scan.findings import escape
 
-_WORD = r"('[^']*'|[^\s']+)"
+_PIECE = r"""'[^']*'|"[^"]*"|[^\s'"]+"""  # shlex.quote makes a word of several, where it holds a quote
+_WORD = rf"((?:{_PIECE})+)"
 _OURS = re.compile(r"sau-scan (?:detect|fix) ")
 
 Snapshots = Sequence[HubSnapshot]
@@ -39,17 +40,14 @@ def fetched_first(command: str, snapshots: Snapshots) -> str:
         found = _lying_in(word, snapshots)
         if found is not None and found[1]:
             snapshot, file = found[0], shlex.quote(found[1].strip("/"))
-            here = snapshot.id.split("/")[1]
-            fetch = f"hf download {snapshot.id} {file} --revision {snapshot.commit} --local-dir {here}"
-            for folder in _spellings(snapshot):
-                command = command.replace(folder, here)
-            return f"{fetch} && {command}"
+            fetch = f"hf download {snapshot.id} {file} --revision {snapshot.commit} --local-dir {_here(snapshot, '')}"
+            return f"{fetch} && {_replaced('', command, snapshots, _here)}"
     return renamed(command, snapshots)
 
 
 def _lying_in(word: str, snapshots: Snapshots) -> tuple[HubSnapshot, str] | None:
     """The repository whose private folder a word names, and the rest of the word."""
-    path = word.strip("'")
+    path = "".join(piece[1:-1] if piece[0] in "'\"" else piece for piece in re.findall(_PIECE, word))
     for snapshot in snapshots:
         for folder in _spellings(snapshot):
             if path.startswith(folder):
@@ -74,6 +72,11 @@ def _replaced(pattern: str, text: str, snapshots: Snapshots, spell: Callable[[Hu
 def _beside(path: str) -> str:
     """A copy goes into the folder where the command is run."""
     return shlex.quote(PurePosixPath(path).name)
+
+
+def _here(snapshot: HubSnapshot, rest: str) -> str:
+    """In the folder that was fetched into."""
+    return shlex.quote(snapshot.id.split("/")[1] + rest)
 
 
 def _pinned(snapshot: HubSnapshot, rest: str) -> str:

@@ -65,7 +65,7 @@ def has_form_of_hub_id(text: str) -> bool:
 def from_address(text: str) -> str:
     """An address of the hub as a name of it; other texts as they are.
 
-    Raises ValueError for other addresses: nothing else is fetched.
+    Raises ValueError for other addresses, since nothing else is fetched, and where the name is taken by a path here.
     """
     if not _ADDRESS.match(text):
         return text
@@ -75,4 +75,9 @@ def from_address(text: str) -> str:
         raise ValueError("only models of the hub are fetched; download it first, and name the file or folder here")
     view = parts[2:3] and parts[2] in _VIEWS
     revision, file = (parts[3] if len(parts) > 3 else "", parts[4:]) if view else ("", parts[2:])
-    return str(HubName("/".join(parts[:2]), "/".join(file), revision or DEFAULT_REVISION))
+    name = HubName("/".join(parts[:2]), "/".join(file), revision or DEFAULT_REVISION)
+    if not has_form_of_hub_id(str(name)) or HubName.of(str(name)) != name:  # a part can hold slashes, encoded
+        raise ValueError("that is no address of a model, or of a file of one")
+    if os.path.lexists(str(name)):
+        raise ValueError(f"it stands for {name}, and what lies here under that name is not what the hub has")
+    return str(name)

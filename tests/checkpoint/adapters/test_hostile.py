@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sau_scan.checkpoint.adapters.inversion import extend_tokenizer, read_inversion
 from sau_scan.checkpoint.adapters.layouts import COMPONENTS, KOHYA
-from sau_scan.checkpoint.adapters.lora import parse
+from sau_scan.checkpoint.adapters.lora import FARTHEST, parse
 from sau_scan.checkpoint.adapters.settings import METADATA
 from sau_scan.errors import SauScanError
 from tests.checkpoint.adapters.samples import LAYOUTS, shapes_of, weights
@@ -80,7 +80,9 @@ def test_every_tensor_of_a_good_file_is_placed(ranks: dict[str, int], layout: st
         shapes |= {down: (rank, *rest), up: (rows, rank, *[1] * (len(rest) - 1))}
     lora = outcome(lambda: parse(shapes, BASE, where="x", base="a toy", config={"lora_alpha": alpha}))
     if lora is None:
-        assert isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9
+        usable = isinstance(alpha, int | float) and not isinstance(alpha, bool) and abs(alpha) < 1e9
+        times = [alpha / rank for rank in ranks.values()] if usable else [0.0]
+        assert min(times) < 1 / FARTHEST or max(times) > FARTHEST or min(times) < 1 < max(times)
     else:
         assert sorted(name for pair in lora.pairs.values() for name in pair.factors) == sorted(shapes)
 

@@ -1,0 +1,46 @@
+"""The command around ``convert``: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from sau_scan.cli.app import app
+from sau_scan.convert import Conversion
+from tests.test_convert import STATE, Canary, saved
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["convert", *map(str, words)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command(tmp_path: Path) -> None:
+    target = tmp_path / "new.safetensors"
+    source = saved(tmp_path, {"state_dict": STATE, "epoch": 3})
+    code, out, err = run(source, target)
+    assert (
+        code == 0
+        and "CONVERTED" in out
+        and "epoch (int)" in out
+        and hashlib.sha256(target.read_bytes()).hexdigest() in out
+    )
+    assert "7 tensors written, and read back bit for bit" in err
+    target.unlink()
+    code, out, err = run(source, target, "--format", "json", "--quiet")
+    assert code == 0 and not err
+    assert len(Conversion.model_validate(json.loads(out)).tensors) == len(STATE)
+
+
+def test_exit_codes_of_the_command(tmp_path: Path) -> None:
+    target = tmp_path / "new.safetensors"
+    evil = saved(tmp_path, {"x": Canary(tmp_path / "canary")}, "evil.ckpt")
+    code, out, err = run(evil, target)
+    assert code == 3 and not out and "was not opened" in err and "exit 3" in err and not target.exists()
+    code, _, err = run(saved(tmp_path, STATE, "old.safetensors"), target)
+    assert code == 2 and "already" in err
+    assert run(tmp_path / "none.ckpt", target)[0] == 3
+    assert run(evil)[0] == 2
