@@ -70,15 +70,19 @@ def settled(scan: ScanResult | None, out: Path | None) -> ScanResult | None:
     whole = scan.model.form == Form.FOLDER.value
     names = {} if whole else {draft.name: out.name}
     # Commands name a file, and with another ending what to make of it.
-    moved = (str(draft), str(out)) if whole else (str(draft.with_suffix("")), str(out.with_suffix("")))
+    stem = str(out.with_suffix(""))
+    moved = {str(draft): str(out)} if whole else {str(draft.with_suffix("")): stem, str(draft.parent): stem}
     files = tuple(f.model_copy(update={"path": names.get(f.path, f.path)}) for f in scan.model.files)
     model = scan.model.model_copy(update={"path": str(out), "files": files})
-    findings = tuple(_settled(finding, *moved, names) for finding in scan.findings)
+    findings = tuple(_settled(finding, moved, names) for finding in scan.findings)
     return scan.model_copy(update={"model": model, "findings": findings})
 
 
-def _settled(finding: Finding, old: str, new: str, names: dict[str, str]) -> Finding:
+def _settled(finding: Finding, moved: dict[str, str], names: dict[str, str]) -> Finding:
     place = finding.location
     if place is not None and place.base is None:
         place = place.model_copy(update={"path": names.get(place.path, place.path)})
-    return finding.model_copy(update={"next_step": finding.next_step.replace(old, new), "location": place})
+    step = finding.next_step
+    for old, new in moved.items():
+        step = step.replace(old, new)
+    return finding.model_copy(update={"next_step": step, "location": place})
