@@ -21,9 +21,11 @@ from typing import Any
 
 from torch import Tensor
 
+from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
 from sau_scan.checkpoint.files import opened, require_input
 from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
 from sau_scan.checkpoint.placing import place
+from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, read_entries, tensor_bytes
 from sau_scan.errors import DamagedFile, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import Finding, Skipped, Value, escape
@@ -121,14 +123,18 @@ def _require_names(source: Path, target: Path) -> None:
 
 
 def _vetted(source: Path, file: BufferedReader) -> str:
-    """The sha256 of a file that holds nothing but tensors. Raises UnsafeFile for any other."""
+    """The sha256 of a file that holds nothing but tensors. Raises UnsafeFile for any other, DamagedFile for one that
+    is only unreadable."""
     watch = Watch(source.parent, alone=True)
     sink = watch.begin(source.name, file.seek(0, os.SEEK_END), file)
     digest = _sha256(file, sink.update)
     sink.end(digest)
     notes = watch.results()
     grave = [note for note in notes if isinstance(note, Finding) and blocks(note)]
-    if grave or not watch.clears(source.name) or any(isinstance(note, Skipped) for note in notes):
+    damaged = next((note for note in notes if isinstance(note, Skipped)), None)
+    if damaged is not None and not grave and watch.clears(source.name):
+        raise DamagedFile(f"{escape(str(source))} {damaged.reason}. Nothing was converted.", hint=_cure(file))
+    if grave or not watch.clears(source.name):
         told = " ".join(f"{finding.title}: {finding.behaviour}" for finding in grave[:_MOST_TOLD])
         raise UnsafeFile(
             f"{escape(str(source))} was not opened. {told or 'It could not be examined to its end.'}",
@@ -140,6 +146,16 @@ def _vetted(source: Path, file: BufferedReader) -> str:
             hint="Give a pickle that torch.save wrote; most are called .ckpt, .pt, .pth or .bin.",
         )
     return digest
+
+
+def _cure(file: BufferedReader) -> str:
+    """What to do about a file that cannot be read."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(HEAD)
+    file.seek(max(0, size - TAIL))
+    found = spoilt(head, file.read(TAIL), size)
+    return found.hint if found is not None else DOWNLOAD_AGAIN
 
 
 def _sha256(file: BufferedReader, also: Any = None) -> str:

@@ -75,14 +75,22 @@ def settled(scan: ScanResult | None, out: Path | None) -> ScanResult | None:
     files = tuple(f.model_copy(update={"path": names.get(f.path, f.path)}) for f in scan.model.files)
     model = scan.model.model_copy(update={"path": str(out), "files": files})
     findings = tuple(_settled(finding, moved, names) for finding in scan.findings)
-    return scan.model_copy(update={"model": model, "findings": findings})
+    skipped = tuple(
+        s.model_copy(update={"what": names.get(s.what, s.what), "reason": _told(s.reason, moved)})
+        for s in scan.coverage.skipped
+    )
+    coverage = scan.coverage.model_copy(update={"skipped": skipped})
+    return scan.model_copy(update={"model": model, "findings": findings, "coverage": coverage})
 
 
 def _settled(finding: Finding, moved: dict[str, str], names: dict[str, str]) -> Finding:
     place = finding.location
     if place is not None and place.base is None:
         place = place.model_copy(update={"path": names.get(place.path, place.path)})
-    step = finding.next_step
+    return finding.model_copy(update={"next_step": _told(finding.next_step, moved), "location": place})
+
+
+def _told(text: str, moved: dict[str, str]) -> str:
     for old, new in moved.items():
-        step = step.replace(old, new)
-    return finding.model_copy(update={"next_step": step, "location": place})
+        text = text.replace(old, new)
+    return text

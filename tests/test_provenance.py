@@ -17,12 +17,14 @@ from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.conclude import fix_command
 from sau_scan.findings import (
     Component,
+    Coverage,
     Finding,
     Kind,
     Location,
     ModelInfo,
     ScanResult,
     Severity,
+    Skipped,
     Slot,
     Trigger,
     Verification,
@@ -83,11 +85,13 @@ def test_an_embedding_is_verified_as_the_word_that_it_was(
 
 
 @pytest.mark.parametrize("name", ["cat.safetensors", "adapter_model.safetensors"])
-def test_commands_name_what_was_published(name: str) -> None:
+def test_what_was_published_is_told_by_its_name(name: str) -> None:
     draft, out = Path("/x/.out.1.draft") / name, Path("/x/out.safetensors")
     steps = fix_command(str(draft), None)
     result = scanned(draft, finding(None, next_step=steps, location=Location(path=draft.name, base="b")))
-    moved = settled(result, out)
+    left = Skipped(what=draft.name, reason=f"not scanned: {draft} is cut short")
+    moved = settled(result.model_copy(update={"coverage": Coverage(skipped=(left,))}), out)
     assert moved is not None
     assert moved.findings[0].next_step == "sau-scan fix /x/out.safetensors --out /x/out-fixed.safetensors"
     assert moved.findings[0].location == Location(path=draft.name, base="b")
+    assert moved.coverage.skipped == (Skipped(what=out.name, reason=f"not scanned: {out} is cut short"),)

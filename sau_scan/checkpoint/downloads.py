@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 
-HEAD, TAIL = 512, 22 + 2**16  # bytes that tell; an archive's end may have a comment of that length
+HEAD, TAIL = 512, 2**17  # bytes that tell; an archive's end is looked for in its last 64 KiB, and a little before
 MOST_POINTER = 1024  # as git-lfs has it
 MOST_TEXT = 2**20  # of a page that is sent instead of a file
 ZIP, ZIP_END, ZIP_END_SIZE = b"PK\x03\x04", b"PK\x05\x06", 22
@@ -41,9 +41,14 @@ def spoilt(head: bytes, tail: bytes, size: int) -> Spoilt | None:
 
 
 def is_cut_zip(head: bytes, tail: bytes) -> bool:
-    """Whether an archive has lost its end, without which nobody finds what is in it."""
-    at = tail.rfind(ZIP_END)
-    return head.startswith(ZIP) and (at < 0 or len(tail) - at < ZIP_END_SIZE)
+    """Whether an archive has lost its end, without which loaders do not find what is in it."""
+    return head.startswith(ZIP) and zip_end(tail) < 0
+
+
+def zip_end(tail: bytes) -> int:
+    """Where an archive's end begins in its last TAIL, or -1: the last mark with a whole end behind it. Readers differ
+    in what else they ask of it; torch's asks for no more."""
+    return tail.rfind(ZIP_END, 0, len(tail) - ZIP_END_SIZE + len(ZIP_END)) if len(tail) >= ZIP_END_SIZE else -1
 
 
 def is_text(head: bytes) -> bool:

@@ -18,8 +18,10 @@ OTHER_WEIGHTS = frozenset({".msgpack", ".h5", ".onnx", ".pb", ".gguf", ".npz", "
 CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".ipynb", ".whl", ".egg"})
 # Configurations, vocabularies, models of sentencepiece, templates: what tokenizers and modules are built from.
 TEXTS = frozenset({".json", ".txt", ".model", ".jinja"})
-# What people are to read of a model, and what git is to know of its files.
-_CARDS = re.compile(r"(README|LICEN[CS]E|COPYING|NOTICE)[\w.-]*|\.gitattributes", re.IGNORECASE)
+# What people are to read of a model, and what git is to know of its files; a name's only dots are those of a version.
+_CARDS = re.compile(
+    r"(README|LICEN[CS]E|COPYING|NOTICE)([\w-]|(?<=\d)\.(?=\d))*(\.(md|txt|rst|html))?|\.gitattributes", re.IGNORECASE
+)
 ARCHIVES = frozenset({".zip", ".7z", ".tar", ".gz", ".xz", ".bz2", ".zst", ".rar"})
 
 
@@ -62,7 +64,7 @@ def is_text(relpath: str, components: Collection[str]) -> bool:
 
 def is_card(relpath: str) -> bool:
     """Whether it is the model's card, its licence, or the like."""
-    return _CARDS.fullmatch(relpath) is not None and left_unopened(relpath) is None
+    return _CARDS.fullmatch(relpath) is not None
 
 
 def choose_weights(components: dict[str, tuple[str, str]], names: list[str], variant: str | None) -> Choice:

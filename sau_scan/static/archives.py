@@ -21,7 +21,8 @@ from sau_scan.findings import Severity, escape
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Fact, Unfinished
 from sau_scan.static.magic import PICKLE_NAMES, kind_of
-from sau_scan.static.zips import Directory, Entry, has_end, read_directory, unpack
+from sau_scan.static.unpacking import unpack
+from sau_scan.static.zips import Directory, Entry, has_end, read_directory
 
 Look = Callable[[Content], Iterator[Fact]]
 BOMB_RATIO = 150  # unpacked to packed, over an archive; tensors never pack so well
@@ -55,17 +56,20 @@ def check_zip(content: Content, look: Look) -> Iterator[Fact]:
 
 
 def is_cut(content: Content) -> bool:
-    """Whether a file of weights is an archive whose end is missing: torch cannot read any of it."""
+    """Whether a file of weights is an archive whose end is missing: loaders, which begin there, cannot read it."""
     at = max(0, content.size - TAIL)
     return not content.inside and content.suffix in PICKLES and is_cut_zip(content.head(4), content.read(at, TAIL))
 
 
 def _remains(content: Content, directory: Directory, look: Look) -> Iterator[Fact]:
-    """What is in an archive that was cut: worth telling but for what the cut itself explains."""
+    """What is in an archive that was cut. The cut explains that the directory is missing, and that a pickle breaks off
+    in the last entry; nothing else."""
+    last = max((entry.header for entry in directory.entries), default=0)
     for entry in directory.entries:
         content.budget.check()
-        found = _entry(content, entry, look, bomb=False)
-        yield from (fact for fact in found if fact.rule not in ("archive-broken", "archive-checksum", "pickle-broken"))
+        cut = entry.header == last and entry.begin + entry.packed >= content.size
+        found = _entry(content, entry, look, bomb=False, sums=False)
+        yield from (fact for fact in found if not (cut and fact.rule == "pickle-broken"))
 
 
 def _names(directory: Directory) -> Iterator[Fact]:
@@ -108,12 +112,14 @@ def _leaves(name: str) -> bool:
     return path.startswith("/") or ".." in path.split("/") or path[1:2] == ":" or "\0" in name
 
 
-def _entry(content: Content, entry: Entry, look: Look, bomb: bool) -> Iterator[Fact]:
-    """One entry as content of its own: large stored ones in place, others unpacked as far as the limits go."""
+def _entry(content: Content, entry: Entry, look: Look, bomb: bool, sums: bool = True) -> Iterator[Fact]:
+    """One entry as content of its own: large stored ones in place, others unpacked as far as the limits go.
+    ``sums``: whether its size and its checksum are known."""
     if entry.method == 0:
         size = min(entry.packed, max(0, content.size - entry.begin))
         yield from look(content.window(entry.name, entry.begin, size))
-        yield from _checksum(content, entry, content.read(entry.begin, size) if size <= CHECKED else None)
+        if sums and size <= CHECKED:
+            yield from _checksum(entry, content.read(entry.begin, size))
         return
     most = HEAD
     try:
@@ -126,8 +132,8 @@ def _entry(content: Content, entry: Entry, look: Look, bomb: bool) -> Iterator[F
     whole = len(data) < most and entry.packed <= WHOLE
     # What the directory claims may be a lie; that more would come out is not.
     yield from look(content.unpacked(entry.name, data, 0 if whole else max(entry.size, len(data) + 1)))
-    if whole:
-        yield from _checksum(content, entry, data)
+    if sums and whole:
+        yield from _checksum(entry, data)
 
 
 def _worthy(content: Content, entry: Entry) -> bool:
@@ -136,9 +142,7 @@ def _worthy(content: Content, entry: Entry) -> bool:
     return PurePosixPath(entry.name).suffix.lower() in PICKLE_NAMES or kind_of(head) != "other"
 
 
-def _checksum(content: Content, entry: Entry, data: bytes | None) -> Iterator[Fact]:
-    if data is None:
-        return
+def _checksum(entry: Entry, data: bytes) -> Iterator[Fact]:
     if len(data) != entry.size and entry.size:
         yield Fact("archive-broken", f"Its entry {escape(entry.name)[:80]} has another size than the directory says.")
     elif zlib.crc32(data) != entry.crc:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,4 +93,10 @@ def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkp
             watch.read_rest(path)
         error.partial = Vetted(tuple(watch.results()), watch.files_read, tuple(watch.records))
         raise
-    return checkpoint, watch.results()
+    loaded = {checkpoint.file, *(name for files in checkpoint.weights.values() for name in files)}
+    return checkpoint, [_weighed(note, loaded) for note in watch.results()]
+
+
+def _weighed(note: Finding | Skipped, loaded: Collection[str]) -> Finding | Skipped:
+    """An unreadable file leaves a scan incomplete where a pipeline would load it, whether or not the scan would."""
+    return note.model_copy(update={"planned": note.what in loaded}) if isinstance(note, Skipped) else note

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import struct
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sau_scan.checkpoint.downloads import TAIL, ZIP_END, ZIP_END_SIZE, zip_end
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Unfinished
 
-END, END64, LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+END64, LOCATOR = b"PK\x06\x06", b"PK\x06\x07"
 CENTRAL, LOCAL, DESCRIPTOR = b"PK\x01\x02", b"PK\x03\x04", b"PK\x07\x08"
 MOST_ENTRIES = 100_000
 MOST_DIRECTORY = 32 * 2**20
@@ -69,17 +67,33 @@ def read_directory(content: Content) -> Directory:
 
 def _end(content: Content, problems: list[str]) -> tuple[int, int, int, int] | None:
     """Start, size and count of the directory, and by how much offsets are shifted."""
-    tail_start = max(0, content.size - 22 - FULL16 - 64)
-    tail = content.read(tail_start, content.size - tail_start)
-    at = tail.rfind(END)
-    if at < 0 or len(tail) - at < 22:
+    tail_start, tail = _tail(content)
+    at = zip_end(tail)
+    if at < 0:
         problems.append("Its directory is missing.")
         return None
-    if sum(_ends(tail, found) for found in _positions(tail, END)) > 1:
+    if sum(_fits(tail, found) for found in _positions(tail, ZIP_END)) > 1:
         problems.append("It has two ends, and so two directories.")
-    *_, count, size, offset, comment = struct.unpack("<4H2LH", tail[at + 4 : at + 22])
-    if len(tail) - at - 22 != comment:
+    if not _fits(tail, at):
         problems.append("Bytes stand behind the archive.")
+    found = _pointed(content, tail_start, tail, at, problems)
+    if found[1] > MOST_DIRECTORY:
+        raise Unfinished(f"{content.shown} has a directory of {found[1]:,} bytes")
+    if found[0] < 0:
+        problems.append("Its directory is larger than the archive.")
+        return None
+    return found
+
+
+def _tail(content: Content) -> tuple[int, bytes]:
+    """Where an archive's end is looked for, and what is there."""
+    start = max(0, content.size - TAIL)
+    return start, content.read(start, content.size - start)
+
+
+def _pointed(content: Content, tail_start: int, tail: bytes, at: int, problems: list[str]) -> tuple[int, int, int, int]:
+    """The directory that the end at ``at`` points to; its start may be negative."""
+    *_, count, size, offset, _comment = struct.unpack("<4H2LH", tail[at + 4 : at + ZIP_END_SIZE])
     end = tail_start + at
     if tail[max(0, at - 20) : at].startswith(LOCATOR):
         wide = _end64(content, struct.unpack("<Q", tail[at - 12 : at - 4])[0], end - 20)
@@ -89,23 +103,16 @@ def _end(content: Content, problems: list[str]) -> tuple[int, int, int, int] | N
             narrow, (count, size, offset, end) = (count, size, offset), wide
             if any(n not in (FULL16, FULL32, w) for n, w in zip(narrow, wide, strict=False)):
                 problems.append("Its two ends contradict each other.")
-    if size > MOST_DIRECTORY:
-        raise Unfinished(f"{content.shown} has a directory of {size:,} bytes")
     start = end - size
-    if start < 0:
-        problems.append("Its directory is larger than the archive.")
-        return None
     return start, size, count, start - offset
 
 
 def has_end(content: Content) -> bool:
     """Whether readers that look for the end first would take it for an archive with a directory."""
-    tail_start = max(0, content.size - 22 - FULL16)
-    tail = content.read(tail_start, content.size - tail_start)
-    for at in _positions(tail, END):
-        size = int.from_bytes(tail[at + 12 : at + 16], "little")
-        start = tail_start + at - size
-        if _ends(tail, at) and size and start >= 0 and content.read(start, 4) == CENTRAL:
+    tail_start, tail = _tail(content)
+    for at in _positions(tail[: zip_end(tail) + len(ZIP_END)], ZIP_END):
+        start, size, *_ = _pointed(content, tail_start, tail, at, [])
+        if size and start >= 0 and content.read(start, 4) == CENTRAL:
             return True
     return False
 
@@ -117,9 +124,10 @@ def _positions(data: bytes, find: bytes) -> Iterator[int]:
         at = data.find(find, at + 1)
 
 
-def _ends(tail: bytes, at: int) -> bool:
+def _fits(tail: bytes, at: int) -> bool:
     """Whether a reader that takes the first end whose comment fits would take this one."""
-    return len(tail) - at >= 22 and len(tail) - at - 22 == int.from_bytes(tail[at + 20 : at + 22], "little")
+    behind = len(tail) - at - ZIP_END_SIZE
+    return behind >= 0 and behind == int.from_bytes(tail[at + 20 : at + ZIP_END_SIZE], "little")
 
 
 def _end64(content: Content, offset: int, latest: int) -> tuple[int, int, int, int] | None:
@@ -222,69 +230,37 @@ def _between(content: Content, entries: list[Entry]) -> list[str]:
 
 
 def _hidden(content: Content, entries: list[Entry]) -> Iterator[Entry]:
-    """Entries that only their local headers know of, in the gaps between the others (or everywhere, without any)."""
+    """Entries that only their local headers know of, in the gaps between the others (or everywhere, without any).
+    Raises Unfinished where there are more than in any real archive."""
     known = sorted((entry.header, entry.begin + entry.packed) for entry in entries)
-    position = 0
+    position = found = 0
     for begin, end in [*known, (content.size, content.size)]:
-        yield from _stray(content, position, begin)
+        for entry in _stray(content, position, begin):
+            found += 1
+            if found > MOST_ENTRIES:
+                raise Unfinished(f"{content.shown} has more than {MOST_ENTRIES:,} entries outside its directory")
+            yield entry
         position = max(position, end)
 
 
 def _stray(content: Content, start: int, stop: int) -> Iterator[Entry]:
-    if stop - start < 30:
-        return
-    gap = content.read(start, min(stop - start, WHOLE))
-    at = gap.find(LOCAL)
-    for _ in range(1000):
-        if at < 0:
-            return
-        entry, _wrong = _local(content, start + at, None)
+    for at in _marks(content, start, stop):
+        entry, _wrong = _local(content, at, None)
         if entry is not None and entry.name and entry.begin <= stop:
-            packed = entry.packed or max(0, stop - entry.begin)
-            yield Entry(
-                entry.name, entry.header, entry.begin, packed, entry.size, entry.crc, entry.method, entry.flags, 0
-            )
-        at = gap.find(LOCAL, at + 4)
+            yield replace(entry, packed=entry.packed or max(0, stop - entry.begin))
+
+
+def _marks(content: Content, start: int, stop: int) -> Iterator[int]:
+    """Where local headers seem to begin. Raises Unfinished when the time is up."""
+    while stop - start >= 30:
+        content.budget.check()
+        gap = content.read(start, min(stop - start, WHOLE))
+        for at in _positions(gap, LOCAL):
+            yield start + at
+        if len(gap) < WHOLE:
+            return
+        start += len(gap) - len(LOCAL) + 1  # a mark may lie across
 
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def unpack(content: Content, entry: Entry, most: int) -> bytes:
-    """Up to ``most`` bytes of an entry; as much as comes out before it breaks. Raises Unfinished, ValueError."""
-    packed = content.read(entry.begin, min(entry.packed, WHOLE))
-    if entry.method == 0:
-        return packed[:most]
-    opener = _METHODS.get(entry.method)
-    if opener is None:
-        raise ValueError(f"method {entry.method}")
-    try:
-        data: bytes = opener(packed, most)
-    except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError, MemoryError) as error:
-        raise ValueError(str(error)) from error
-    content.budget.spend(len(data))
-    return data
-
-
-def _inflate(packed: bytes, most: int) -> bytes:
-    return zlib.decompressobj(-15).decompress(packed, most)
-
-
-def _bunzip(packed: bytes, most: int) -> bytes:
-    return bz2.BZ2Decompressor().decompress(packed, most)
-
-
-def _unlzma(packed: bytes, most: int) -> bytes:
-    """Method 14: a version, the size of the properties, the properties, then raw LZMA."""
-    size = struct.unpack("<H", packed[2:4])[0]
-    lc_lp_pb, dictionary = struct.unpack("<BL", packed[4:9])
-    if size != 5 or dictionary > 64 * 2**20:
-        raise ValueError("properties")
-    rest, lc = divmod(lc_lp_pb, 9)
-    pb, lp = divmod(rest, 5)
-    chain = [{"id": lzma.FILTER_LZMA1, "dict_size": dictionary, "lc": lc, "lp": lp, "pb": pb}]
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=chain).decompress(packed[9:], most)
-
-
-_METHODS = {8: _inflate, 12: _bunzip, 14: _unlzma}

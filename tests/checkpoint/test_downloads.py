@@ -9,12 +9,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from sau_scan.convert import convert
 from sau_scan.errors import DamagedFile
 from sau_scan.findings import Finding, Severity, Skipped
 from sau_scan.options import ScanOptions
 from sau_scan.scan import detect
-from sau_scan.static import vet_file
-from tests.static.makers import SYSTEM, packed, saved
+from sau_scan.static import open_vetted, vet_file, zips
+from tests.corpus.zips import marked_zip, torch_entries, zip_bytes
+from tests.static.makers import SYSTEM, edit_json, packed, saved
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 4265380512\n"
 PAGE = b'\xef\xbb\xbf\n<!DOCTYPE html>\n<html class=""><head><title>404</title></head><body>Not found</body></html>'
@@ -64,6 +66,19 @@ def test_a_cut_download(share: float, name: str, tmp_path: Path) -> None:
     assert "cut short" in str(error) and "Download it again" in error.hint
 
 
+@pytest.mark.parametrize("left", LEFT)
+def test_convert_tells_what_it_is_instead(left: str, tmp_path: Path) -> None:
+    content, words, hint = LEFT[left]
+    (tmp_path / "model.ckpt").write_bytes(content)
+    with pytest.raises(DamagedFile, match=words) as caught:
+        convert(tmp_path / "model.ckpt", tmp_path / "new.safetensors")
+    assert hint in caught.value.hint and [*tmp_path.iterdir()] == [tmp_path / "model.ckpt"]
+    (tmp_path / "model.ckpt").write_bytes(WHOLE["model.ckpt"][:5000])
+    with pytest.raises(DamagedFile, match="cut short") as caught:
+        convert(tmp_path / "model.ckpt", tmp_path / "new.safetensors")
+    assert "Download it again" in caught.value.hint
+
+
 def test_a_folder_of_pointers(copy_of: Path) -> None:
     unet = copy_of / "unet/diffusion_pytorch_model.safetensors"
     unet.write_bytes(POINTER)
@@ -72,6 +87,20 @@ def test_a_folder_of_pointers(copy_of: Path) -> None:
     assert "git lfs pull" in caught.value.hint
     shutil.copy(unet, copy_of / "unet/diffusion_pytorch_model.fp16.safetensors")
     assert not [result for result in vet_file(copy_of) if isinstance(result, Finding)]
+
+
+@pytest.mark.parametrize("left", [*(content for content, *_ in LEFT.values()), WHOLE["model.safetensors"][:-9]])
+def test_what_a_pipeline_would_load_leaves_the_scan_incomplete(left: bytes, copy_of: Path) -> None:
+    edit_json(copy_of / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    for name in ("safety_checker/model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"):
+        (copy_of / name).parent.mkdir(exist_ok=True)
+        (copy_of / name).write_bytes(left)
+    notes = open_vetted(copy_of)[1]
+    planned = {note.what: note.planned for note in notes if isinstance(note, Skipped)}
+    assert planned == {
+        "safety_checker/model.safetensors": True,
+        "unet/diffusion_pytorch_model.fp16.safetensors": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -83,8 +112,31 @@ def test_a_folder_of_pointers(copy_of: Path) -> None:
         ("model.pt", b"\x80\x02cposix\nsystem\nq\0X\x09\0\0\0tr"),
         ("model.bin", PAGE + packed({"x/data.pkl": SYSTEM})),
         ("model.safetensors", bytes(5000) + packed({"x/data.pkl": SYSTEM})),
+        ("model.bin", marked_zip(SYSTEM)),  # torch finds its end
+        ("model.bin", marked_zip(SYSTEM, method=8)),
     ],
 )
 def test_nothing_hides_behind_a_broken_download(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     assert "file/pickle-danger" in [result.id for result in vet_file(tmp_path / name) if isinstance(result, Finding)]
+
+
+def ids(path: Path) -> set[str]:
+    return {result.id for result in vet_file(path) if isinstance(result, Finding)}
+
+
+def test_what_the_cut_does_not_explain_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(zip_bytes(*torch_entries(SYSTEM, method=99)).split(b"PK\x01\x02")[0])
+    assert "file/archive-broken" in ids(file)
+    file.write_bytes(zip_bytes(*torch_entries(b"\x80\x02}q\0")).split(b"PK\x01\x02")[0])
+    assert "file/pickle-broken" in ids(file)
+
+
+def test_all_of_an_archive_without_end_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(packed({"x/data/0": bytes(999), "x/data.pkl": SYSTEM}).split(b"PK\x01\x02")[0])
+    monkeypatch.setattr(zips, "WHOLE", 64)
+    assert "file/pickle-danger" in ids(file)
+    monkeypatch.setattr(zips, "MOST_ENTRIES", 1)
+    assert "file/analyser-failed" in ids(file)

@@ -16,7 +16,7 @@ from sau_scan.findings import Severity
 from tests.corpus.gadgets import PICKLESCAN
 from tests.corpus.opcodes import PROTO_4, assemble, evil
 from tests.corpus.sample import Sample, writes
-from tests.corpus.zips import Entry, evil_zip, torch_entries, torch_zip, zip_bytes
+from tests.corpus.zips import Entry, evil_zip, marked_zip, torch_entries, torch_zip, zip_bytes
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PNG = bytes.fromhex(
@@ -156,6 +156,7 @@ _ARCHIVES: tuple[tuple[str, str, str, Callable[[Path], bytes], str, str], ...] =
     ("zip-after-png", "preview.png", "behind a picture", lambda c: PNG + evil_zip(c), "", "zip-extracted"),
     ("zip-after-text", "model.pt", "behind other bytes", lambda c: b"#!\n" * 9 + evil_zip(c), "", "zip-extracted"),
     ("zip-before-junk", "model.pt", "with a comment after it", lambda c: zip_bytes(*torch_entries(evil(c)), after=b"x" * 99), "", "torch"),
+    ("zip-marked", "pytorch_model.bin", "the mark of an end as its comment, and a method that does not exist", lambda c: marked_zip(evil(c)), "", "torch"),
     ("zip-wrong-count", "model.pt", "the directory claims no entries", lambda c: zip_bytes(*torch_entries(evil(c)), count=0), "", ""),
     ("seven-pickle", "model.7z", "7z with a pickle", _seven("data.pkl", evil), _NULLIFAI, "7z"),
     ("seven-renamed", "pytorch_model.bin", "7z named .bin", _seven("data.pkl", evil), _NULLIFAI, "7z"),

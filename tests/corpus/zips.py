@@ -82,3 +82,10 @@ def torch_zip(data: bytes, prefix: str = "archive", **changes: object) -> bytes:
 
 def evil_zip(canary: Path) -> bytes:
     return torch_zip(evil(canary))
+
+
+def marked_zip(data: bytes, method: int = 99) -> bytes:
+    """A torch archive whose comment is the mark of an end, so that its own seems cut off, and whose first local header
+    names another ``method`` than its directory."""
+    archive = zip_bytes(*torch_entries(data, deflate=True), after=b"PK\5\6")
+    return archive[:8] + struct.pack("<H", method) + archive[10:]

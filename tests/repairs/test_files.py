@@ -24,11 +24,16 @@ from tests.static.makers import SYSTEM
 from tests.test_fix import examined, flow
 from tests.test_verify import scan
 
-KEPT = ("README.md", "README-de.md", "LICENSE", "LICENSE.CreativeML", "licence.txt", ".gitattributes", "vae/x.json")
+KEPT = ("README.md", "README-de.md", "LICENSE", "LICENSE-Apache-2.0", "licence.txt", ".gitattributes", "vae/x.json")
 LEFT = (
     "extra/blob.xyz",
     "notes.json",
     "README.pkl",
+    "README.p",
+    "LICENSE.joblib",
+    "NOTICE.dat",
+    "README.js",
+    "README.7z",
     "README.sh",
     "images/a.png",
     "unet/evil.dat",

@@ -40,10 +40,8 @@ def fetched_first(command: str, snapshots: Snapshots) -> str:
         found = _lying_in(word, snapshots)
         if found is not None and found[1]:
             snapshot, file = found[0], shlex.quote(found[1].strip("/"))
-            here = snapshot.id.split("/")[1]
-            fetch = f"hf download {snapshot.id} {file} --revision {snapshot.commit} --local-dir {here}"
-            command = _replaced("", command, snapshots, lambda _, rest: shlex.quote(here + rest))
-            return f"{fetch} && {command}"
+            fetch = f"hf download {snapshot.id} {file} --revision {snapshot.commit} --local-dir {_here(snapshot, '')}"
+            return f"{fetch} && {_replaced('', command, snapshots, _here)}"
     return renamed(command, snapshots)
 
 
@@ -74,6 +72,11 @@ def _replaced(pattern: str, text: str, snapshots: Snapshots, spell: Callable[[Hu
 def _beside(path: str) -> str:
     """A copy goes into the folder where the command is run."""
     return shlex.quote(PurePosixPath(path).name)
+
+
+def _here(snapshot: HubSnapshot, rest: str) -> str:
+    """In the folder that was fetched into."""
+    return shlex.quote(snapshot.id.split("/")[1] + rest)
 
 
 def _pinned(snapshot: HubSnapshot, rest: str) -> str:

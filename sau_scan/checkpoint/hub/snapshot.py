@@ -81,8 +81,8 @@ def resolve(
 ) -> HubSnapshot:
     """Fetches what is needed of ``name``, as :func:`looks_like_hub_id` takes it, at a branch, tag or commit.
 
-        What is asked for, and of whom, is told before anything is. Everything comes from one commit, however the branch
-    moves. Raises HubError, NotACheckpoint for what is too large,     DamagedFile for bytes that are not the commit's,
+    What is asked for, and of whom, is told before anything is. Everything comes from one commit, however the branch
+    moves. Raises HubError, NotACheckpoint for what is too large, DamagedFile for bytes that are not the commit's,
     UnsafeFile, WriteError or UsageError.
     """
     # The library takes a while to import, which those who scan a folder need not wait for.
