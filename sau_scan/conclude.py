@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.detectors.generation import SHOWN, SIGNIFICANT
 from sau_scan.findings import (
@@ -142,9 +143,12 @@ def fix_command(path: str, base: Path | None, what: str = "") -> str:
 
 
 def _out(path: str) -> str:
-    """Where a repaired copy could go: a folder for a folder, a file for a file."""
-    stem, ending = Path(path).with_suffix(""), Path(path).suffix.lower()
-    return shlex.quote(f"{stem}-fixed.safetensors" if ending in WEIGHT_NAMES else path.rstrip("/") + "-fixed")
+    """Where a repaired copy could go: a folder for a folder, a file for a file, but not into a folder of PEFT's."""
+    given = Path(path)
+    if given.suffix.lower() not in WEIGHT_NAMES:
+        return shlex.quote(path.rstrip("/") + "-fixed")
+    stem = given.parent if given.name in ADAPTER_WEIGHTS and given.parent.name else given.with_suffix("")
+    return shlex.quote(f"{stem}-fixed.safetensors")
 
 
 def _base_option(base: Path | None) -> str:

@@ -70,20 +70,27 @@ def settled(scan: ScanResult | None, out: Path | None) -> ScanResult | None:
     whole = scan.model.form == Form.FOLDER.value
     names = {} if whole else {draft.name: out.name}
     # Commands name a file, and with another ending what to make of it.
-    moved = (str(draft), str(out)) if whole else (str(draft.with_suffix("")), str(out.with_suffix("")))
+    stem = str(out.with_suffix(""))
+    moved = {str(draft): str(out)} if whole else {str(draft.with_suffix("")): stem, str(draft.parent): stem}
     files = tuple(f.model_copy(update={"path": names.get(f.path, f.path)}) for f in scan.model.files)
     model = scan.model.model_copy(update={"path": str(out), "files": files})
-    findings = tuple(_settled(finding, *moved, names) for finding in scan.findings)
+    findings = tuple(_settled(finding, moved, names) for finding in scan.findings)
     skipped = tuple(
-        s.model_copy(update={"what": names.get(s.what, s.what), "reason": s.reason.replace(*moved)})
+        s.model_copy(update={"what": names.get(s.what, s.what), "reason": _told(s.reason, moved)})
         for s in scan.coverage.skipped
     )
     coverage = scan.coverage.model_copy(update={"skipped": skipped})
     return scan.model_copy(update={"model": model, "findings": findings, "coverage": coverage})
 
 
-def _settled(finding: Finding, old: str, new: str, names: dict[str, str]) -> Finding:
+def _settled(finding: Finding, moved: dict[str, str], names: dict[str, str]) -> Finding:
     place = finding.location
     if place is not None and place.base is None:
         place = place.model_copy(update={"path": names.get(place.path, place.path)})
-    return finding.model_copy(update={"next_step": finding.next_step.replace(old, new), "location": place})
+    return finding.model_copy(update={"next_step": _told(finding.next_step, moved), "location": place})
+
+
+def _told(text: str, moved: dict[str, str]) -> str:
+    for old, new in moved.items():
+        text = text.replace(old, new)
+    return text

@@ -11,7 +11,7 @@ import torch
 
 from sau_scan.analysers.null_directions import NullDirections
 from sau_scan.analysers.phrases import Pair
-from sau_scan.conclude import _behaviour, _edit_finding, _without_echoes, near_miss, strongest_first
+from sau_scan.conclude import _behaviour, _edit_finding, _without_echoes, fix_command, near_miss, strongest_first
 from sau_scan.detectors.generation import PictureScore
 from sau_scan.findings import Component, Severity, Slot
 from sau_scan.probes.candidates import Candidate
@@ -137,3 +137,16 @@ def test_phrases_that_an_edited_word_hides_are_told(edited: Pair | None, severit
     found = _edit_finding(scanned, "model", None)
     assert found.severity is severity
     assert ("those with 'halo'" in found.behaviour) == (edited is not None)
+
+
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [
+        ("a/lora/adapter_model.bin", "a/lora-fixed.safetensors"),
+        ("adapter_model.safetensors", "adapter_model-fixed.safetensors"),
+        ("a/lora.safetensors", "a/lora-fixed.safetensors"),
+        ("a/model/", "a/model-fixed"),
+    ],
+)
+def test_a_repaired_copy_goes_beside(given: str, out: str) -> None:
+    assert fix_command(given, None).endswith(f" --out {out}")

@@ -14,6 +14,7 @@ from sau_scan.checkpoint.families import identify
 from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
+from sau_scan.conclude import fix_command
 from sau_scan.findings import (
     Component,
     Coverage,
@@ -83,9 +84,10 @@ def test_an_embedding_is_verified_as_the_word_that_it_was(
     assert record["base"] == {r.path: r.sha256 for r in open_checkpoint(tiny_checkpoint).records}
 
 
-def test_what_was_published_is_told_by_its_name() -> None:
-    draft, out = Path("/x/.out.1.draft/cat.safetensors"), Path("/x/out.safetensors")
-    steps = f"sau-scan fix {draft} --out {draft.with_name('cat-fixed.safetensors')}"
+@pytest.mark.parametrize("name", ["cat.safetensors", "adapter_model.safetensors"])
+def test_what_was_published_is_told_by_its_name(name: str) -> None:
+    draft, out = Path("/x/.out.1.draft") / name, Path("/x/out.safetensors")
+    steps = fix_command(str(draft), None)
     result = scanned(draft, finding(None, next_step=steps, location=Location(path=draft.name, base="b")))
     left = Skipped(what=draft.name, reason=f"not scanned: {draft} is cut short")
     moved = settled(result.model_copy(update={"coverage": Coverage(skipped=(left,))}), out)
