@@ -23,6 +23,7 @@ from sau_scan.findings import Skipped
 
 # Of two strengths, so many times the other's is still the same LoRA; beyond, it turns pictures into noise.
 FARTHEST = 8.0
+SAME = 1e-6  # ratios of strengths that differ by no more
 OTHERWISE = "other ways to merge the LoRA"
 
 Parts = dict[Part, str]
@@ -155,14 +156,17 @@ def scale_of(pair: Pair, tensors: Mapping[str, Tensor]) -> float:
 def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> Skipped | None:
     """The other way to merge this file, where programs do so differently.
 
-    Not all read what PEFT writes beside it. diffusers up to 0.42, at least, gives many modules the most frequent alpha
-    where a Kohya file has several.
+    Not all read what PEFT writes beside it. Where that makes the whole weaker alike, it is as with the weight that
+    users set; where it does not, that other mixture was not looked at. diffusers up to 0.42, at least, gives many
+    modules the most frequent alpha where a Kohya file has several.
     """
     differing = next((pair for pair in lora.pairs.values() if pair.scale != pair.otherwise), None)
     if differing is not None:
         told = f"{differing.scale:.3g} or {differing.otherwise:.3g}, by whether they read {ADAPTER_CONFIG}"
         reason = f"programs merge it with a strength of {told}; merged as the stronger. {MERGE}"
-        return Skipped(what=OTHERWISE, reason=reason.removesuffix("."), planned=True)
+        shares = [pair.otherwise / pair.scale for pair in lora.pairs.values() if pair.scale]
+        alike = max(shares) - min(shares) < SAME
+        return Skipped(what=OTHERWISE, reason=reason.removesuffix("."), planned=not alike)
     found = {None if pair.alpha is None else float(tensors[pair.alpha].float()) for pair in lora.pairs.values()}
     if lora.layout != "Kohya" or len(found) < 2:
         return None
