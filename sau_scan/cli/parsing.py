@@ -21,7 +21,7 @@ def seconds(text: str | None) -> float | None:
         return None
     match = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
     if match is None or not any(match.groups()):
-        raise UsageError(f"--max-time {escape(text)} is not a time.", hint="Write 90s, 4m or 1h30m.")
+        raise UsageError(f"--max-time '{escape(text)}' is not a time.", hint="Write 90s, 4m or 1h30m.")
     total = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
     if total <= 0:
         raise UsageError("--max-time leaves no time.", hint="Write 90s, 4m or 1h30m.")
@@ -62,7 +62,7 @@ def share(text: str) -> float:
     if bare != stripped or value > 1:
         value /= 100
     if not 0 <= value <= 1:
-        raise UsageError(f"--min-coverage {escape(text)} is not a share.", hint="Write a percentage from 0 to 100.")
+        raise UsageError(f"--min-coverage '{escape(text)}' is not a share.", hint="Write a percentage from 0 to 100.")
     return value
 
 
