@@ -88,7 +88,8 @@ def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkp
     try:
         checkpoint = opening(watch)
     except SauScanError as error:
-        if isinstance(error, CheckpointError):  # it may have ended before any file was read
+        # It may have ended before any file was read.
+        if isinstance(error, CheckpointError) or isinstance(error.__cause__, CheckpointError):
             watch.read_rest(path)
         error.partial = Vetted(tuple(watch.results()), watch.files_read, tuple(watch.records))
         raise
