@@ -9,6 +9,7 @@ from pathlib import Path
 from sau_scan.checkpoint.hub import from_address
 from sau_scan.errors import UsageError
 from sau_scan.findings import Slot, Trigger, escape
+from sau_scan.reports.words import safe
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)?", re.DOTALL)
@@ -76,7 +77,7 @@ def unescape(text: str) -> str:
         number = int(code[1:], 16) if len(code) > 1 else -1
         if not 0 <= number <= 0x10FFFF or 0xD800 <= number <= 0xDFFF:
             raise UsageError(
-                f"--trigger {escape(text)}: {escape(match[0])} is not an escape sequence.",
+                f"--trigger {safe(text)}: {safe(match[0])} is not an escape sequence.",
                 hint=r"Write \u200b, \U0001f600, \x7f, or \\ for a backslash.",
             )
         return chr(number)
