@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.opening import open_base, open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import CheckpointError, SauScanError, UnsafeFile
@@ -74,13 +75,12 @@ def require_harmless(checkpoint: Checkpoint, found: Iterable[Finding]) -> None:
     if danger is None:
         return
     where = danger.location.path if danger.location else "a file"
-    told = f"is not loaded: {escape(where)}: {danger.title}."
+    told = f"is not loaded: {escape(where)}: {danger.title}. {danger.behaviour}"
     if danger.location is not None and danger.location.base is not None:
         hint = "Scan the base by itself first, and use a clean one."
         raise UnsafeFile(f"--base: {escape(danger.location.base)} {told}", hint=hint)
-    raise UnsafeFile(
-        f"{checkpoint.show('')} {told}", hint="Get the weights as safetensors from a source that you trust."
-    )
+    wanted = "weights as safetensors" if PurePosixPath(where).suffix.lower() in WEIGHT_NAMES else "whole checkpoint"
+    raise UnsafeFile(f"{checkpoint.show('')} {told}", hint=f"Get the {wanted} from a source that you trust.")
 
 
 def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkpoint, list[Finding | Skipped]]:
