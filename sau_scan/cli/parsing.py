@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import typer
+
 from sau_scan.checkpoint.hub import from_address
 from sau_scan.errors import UsageError
 from sau_scan.findings import Slot, Trigger, escape
@@ -35,6 +37,14 @@ def model(text: str) -> Path:
         raise ValueError("an empty name; in a script, is the variable set?")
     path = Path(from_address(text))
     return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
+
+
+def typed_model(text: str) -> Path:
+    """:func:`model` for typer, which would tell a ValueError by its type."""
+    try:
+        return model(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def require_no_idle_options(

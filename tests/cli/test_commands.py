@@ -143,6 +143,13 @@ def test_what_cannot_work_fails_before_the_scan(
     assert core.calls == []
 
 
+@pytest.mark.parametrize("words", [("m", "--base", ""), ("",), ("hf.co/org",), ("m", "--base", "ftp://x/y")])
+def test_a_name_that_is_no_model_is_told_without_the_type_of_an_error(invoke: Invoke, words: tuple[str, ...]) -> None:
+    result = invoke("detect", *words)
+    assert result.exit_code == 2 and "Value error" not in result.stderr
+    assert ("'--base'" if "--base" in words else "'MODEL'") in result.stderr
+
+
 def test_detect_hands_its_options_on(core: Core, invoke: Invoke) -> None:
     words = [
         "--budget",
