@@ -75,11 +75,14 @@ def require_harmless(checkpoint: Checkpoint, found: Iterable[Finding]) -> None:
     if danger is None:
         return
     where = danger.location.path if danger.location else "a file"
-    told = f"is not loaded: {escape(where)}: {danger.title}. {danger.behaviour}"
+    told = f"is not loaded: {escape(where)}: {danger.title}."
     if danger.location is not None and danger.location.base is not None:
         hint = "Scan the base by itself first, and use a clean one."
         raise UnsafeFile(f"--base: {escape(danger.location.base)} {told}", hint=hint)
-    wanted = "weights as safetensors" if PurePosixPath(where).suffix.lower() in WEIGHT_NAMES else "whole checkpoint"
+    if PurePosixPath(where).suffix.lower() in WEIGHT_NAMES:
+        wanted = "weights as safetensors"
+    else:
+        told, wanted = f"{told} {danger.behaviour}", "whole checkpoint"
     raise UnsafeFile(f"{checkpoint.show('')} {told}", hint=f"Get the {wanted} from a source that you trust.")
 
 
