@@ -95,7 +95,7 @@ class Arrived:
 def arrived(path: Path | str, options: ScanOptions, progress: Progress) -> Iterator[Arrived]:
     """What to open, for as long as the block lasts. Raises what fetching raises, and UsageError."""
     with ExitStack() as stack:
-        base = _fetched(options.base, None, options, progress, stack) if options.base is not None else None
+        base = _fetched_base(options, progress, stack)
         snapshot = _fetched(path, options.revision, options, progress, stack)
         if snapshot is None and options.revision is not None:
             raise UsageError(
@@ -109,6 +109,14 @@ def arrived(path: Path | str, options: ScanOptions, progress: Progress) -> Itera
         except SauScanError as error:
             place.tell(error)
             raise
+
+
+def _fetched_base(options: ScanOptions, progress: Progress, stack: ExitStack) -> HubSnapshot | None:
+    try:
+        return _fetched(options.base, None, options, progress, stack) if options.base is not None else None
+    except SauScanError as error:
+        error.args = (f"--base: {error}",)
+        raise
 
 
 def _fetched(

@@ -26,7 +26,7 @@ from sau_scan.checkpoint.files import opened, require_input
 from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
 from sau_scan.checkpoint.placing import place
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
-from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, read_entries, tensor_bytes
+from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, is_safetensors, read_entries, tensor_bytes
 from sau_scan.errors import DamagedFile, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
@@ -38,6 +38,7 @@ CHUNK = 4 * 2**20
 METADATA = {"format": "pt"}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MOST_TOLD = 3
+_HEAD = 64
 _MEGABYTE = 10**6
 
 
@@ -78,6 +79,7 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
     _require_names(source, target)
     shown, real = escape(str(source)), source.resolve()
     with opened(real.parent, real.name) as file:
+        _require_other(source, file)
         digest = _vetted(source, file)
         content = load_tensors(file.fileno(), shown)
         found, dropped, nest = weights(content, shown)
@@ -105,14 +107,12 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
 
 def _require_names(source: Path, target: Path) -> None:
     """What can be told before anything is read."""
-    require_input(source)
+    require_input(source, "a file of pickled weights")
     shown, aim = escape(str(source)), escape(str(target))
-    if source.suffix.lower() == ".safetensors":
-        raise UsageError(
-            f"{shown} is a safetensors file already.", hint="There is nothing to convert; scan it with sau-scan detect."
-        )
     if source.is_dir():
         raise UsageError(f"{shown} is a folder.", hint="Name one file; sau-scan fix converts those of a whole folder.")
+    if not source.is_file():
+        raise UsageError(f"{shown} is not a regular file.", hint="Name a file of pickled weights.")
     if target.suffix != ".safetensors":
         raise UsageError(f"{aim} does not end in .safetensors.", hint="Name a new file that does.")
     if not target.absolute().parent.is_dir():
@@ -120,6 +120,18 @@ def _require_names(source: Path, target: Path) -> None:
         raise WriteError(f"{parent} does not exist.", hint="Create it first (mkdir -p).")
     if os.path.lexists(target):
         raise UsageError(f"{aim} exists, and is not overwritten.", hint="Name a new file.")
+
+
+def _require_other(source: Path, file: BufferedReader) -> None:
+    """Raises UsageError for safetensors, whatever they are called."""
+    if is_safetensors(file.peek(_HEAD)):
+        named = source.suffix.lower() == ".safetensors"
+        raise UsageError(
+            f"{escape(str(source))} is a safetensors file already.",
+            hint="There is nothing to convert; scan it with sau-scan detect."
+            if named
+            else "There is nothing to convert; rename it so that it ends in .safetensors.",
+        )
 
 
 def _vetted(source: Path, file: BufferedReader) -> str:

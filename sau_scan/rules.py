@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sau_scan import confusables
 from sau_scan.errors import ConfigError
-from sau_scan.findings import Severity, Slot, escape
+from sau_scan.findings import Severity, Slot, escape, unprefixed
 
 MAX_RULE_BYTES = 256 * 1024
 
@@ -170,7 +170,7 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
     files = [file for file in sorted(root.glob("*/*.yaml")) if file.parent.name != FILE_RULES]
     if not files:
         raise ConfigError(
-            f"{escape(str(root))} holds no rules",
+            f"{escape(str(root))} {_without_rules(root)}",
             hint="A rules folder contains <family>/<id>.yaml files; leave out --rules to use those that are shipped.",
         )
     rules = tuple(_read_rule(file) for file in files)
@@ -183,6 +183,13 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
                 hint="Give one of the two files, and the id in it, another name.",
             )
     return rules
+
+
+def _without_rules(root: Path) -> str:
+    if not root.is_dir():
+        return "is no folder of rules, but a file" if root.exists() else "does not exist"
+    loose = next((file.name for file in sorted(root.glob("*.yaml"))), None)
+    return f"holds {escape(loose)}, but no folder of a family with rules" if loose else "holds no rules"
 
 
 def shipped_rules() -> Path:
@@ -249,5 +256,5 @@ def _invalid(name: str, error: ValidationError, model: type[BaseModel]) -> Confi
     if first["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields)
         return ConfigError(f"{name}: unknown field {field!r}", hint=f"Remove or rename it; fields are: {known}.")
-    message = first["msg"].removeprefix("Value error, ")
+    message = unprefixed(first["msg"])
     return ConfigError(f"{name}: field {field!r}: {message}", hint=f"Correct {field!r} in this file.")

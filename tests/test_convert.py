@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sau_scan.checkpoint import tensor_file
@@ -106,7 +106,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, target: Path) -> None:
         ({"epoch": 1}, NotACheckpoint, "no tensors with names"),
         (torch.ones(2), NotACheckpoint, "no tensors with names"),
         ([torch.ones(2)], NotACheckpoint, "no tensors with names"),
-        ({"z": torch.ones(1, dtype=torch.complex64)}, NotACheckpoint, "'z' as strided complex64"),
+        ({"z": torch.ones(1, dtype=torch.complex64)}, NotACheckpoint, "'z' as complex64"),
         ({"z": torch.ones(2, 2).to_sparse()}, NotACheckpoint, "'z' as sparse_coo"),
         ({"__metadata__": torch.ones(1)}, UnsafeFile, "a tensor called '__metadata__'"),
         ({"a\x1b": torch.ones(1)}, UnsafeFile, r"a tensor called 'a\\x1b'"),
@@ -168,8 +168,8 @@ def test_cut_short(tmp_path: Path, target: Path) -> None:
     ],
 )
 def test_names_that_do_not_do(tmp_path: Path, source: str, target: str, words: str) -> None:
-    for name in ("old.ckpt", "old.safetensors"):
-        saved(tmp_path, STATE, name)
+    saved(tmp_path, STATE)
+    save_file({"a": torch.ones(1)}, tmp_path / "old.safetensors")
     (tmp_path / "old.txt").write_text("Weights of a model, in words.")
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "link.safetensors").symlink_to("nowhere")

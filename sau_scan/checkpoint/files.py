@@ -16,8 +16,8 @@ DEPTH_LIMIT = 6
 FILE_LIMIT = 10_000
 
 
-def require_input(root: Path) -> None:
-    """Raises NotACheckpoint where there is nothing."""
+def require_input(root: Path, wanted: str = "a diffusers folder or a file of weights") -> None:
+    """Raises NotACheckpoint where there is nothing; ``wanted`` says what there should be."""
     try:
         found, link = root.exists(), root.is_symlink()
     except (OSError, ValueError):  # a name that no file system takes
@@ -29,7 +29,7 @@ def require_input(root: Path) -> None:
     if not found:
         raise NotACheckpoint(
             f"{escape(str(root))} does not exist.",
-            hint="Check the path; it must be a diffusers folder or a file of weights.",
+            hint=f"Check the path; it must be {wanted}.",
         )
 
 

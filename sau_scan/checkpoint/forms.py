@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sau_scan.checkpoint.adapters.inversion import is_inversion
+from sau_scan.checkpoint.adapters.lora import grouped
 from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.shipped import shipped_files
@@ -29,7 +30,7 @@ KNOWN = (
 def recognise(checkpoint: Checkpoint) -> tuple[Form, str]:
     """The form of a file, and the family that a single file's names speak for (empty for the others).
 
-    Raises NotACheckpoint for a file of something else, and whatever reading the file raises.
+    Raises NotACheckpoint for a file of something else or another kind of adapter, and whatever reading the file raises.
     """
     if checkpoint.root.suffix.lower() not in WEIGHT_NAMES:
         raise NotACheckpoint(
@@ -43,6 +44,8 @@ def recognise(checkpoint: Checkpoint) -> tuple[Form, str]:
         raise NotACheckpoint(
             f"It is not known what {checkpoint.show(checkpoint.file)} is; it holds {some}.", hint=KNOWN
         )
+    if form is Form.LORA:
+        grouped(entries, checkpoint.show(checkpoint.file))  # other kinds of adapters are refused whatever the base is
     return form, family_of(entries) if form is Form.SINGLE else ""
 
 

@@ -18,6 +18,7 @@ from sau_scan.errors import NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.findings import FileRecord, Skipped, escape
 
 SIZE_LIMIT = 64 * 2**30
+_BASE = "Name the folder or single file that the input is used with."
 
 
 class Sink(Protocol):
@@ -59,7 +60,7 @@ def open_checkpoint(
         if adapter is not None:
             require_alone(adapter)
             return _open_file(adapter, base, variant, watch)
-        if base is not None:
+        if base is not None and (root / INDEX).exists():
             raise UsageError(f"{escape(str(root))} is a whole checkpoint.", hint="Leave --base out.")
         return _open_folder(root, variant, watch)
     return _open_file(root, base, variant, watch)
@@ -94,7 +95,7 @@ def _open_file(
     root: Path, base: Path | str | Checkpoint | None, variant: str | None, watch: Watch | None
 ) -> Checkpoint:
     if not root.is_file():
-        raise UnsafeFile(f"{escape(str(root))} is neither a folder nor a regular file.", hint="Name a checkpoint.")
+        raise NotACheckpoint(f"{escape(str(root))} is neither a folder nor a regular file.", hint="Name a checkpoint.")
     if not root.name.isprintable():
         raise UnsafeFile(f"{escape(str(root))} has a name with unprintable characters.", hint="Rename it.")
     _require_size(root.parent, [root.name])
@@ -123,14 +124,16 @@ def _settings(checkpoint: Checkpoint, form: Form, watch: Watch | None) -> tuple[
 
 
 def open_base(path: Path, variant: str | None = None, watch: Watch | None = None) -> Checkpoint:
-    """The checkpoint that an input is used with. Raises UsageError if it is not whole, else what opening raises."""
+    """The checkpoint that an input is used with. Raises UsageError if there is none, or a part of one; UnsafeFile or
+    DamagedFile."""
+    shown = escape(str(path))
     try:
         return open_checkpoint(path, variant=variant, watch=watch)
     except UsageError as error:
-        raise UsageError(
-            f"--base {escape(str(path))} is not a whole checkpoint.",
-            hint="Name the folder or single file that the input is used with.",
-        ) from error
+        raise UsageError(f"--base {shown} is not a whole checkpoint.", hint=_BASE) from error
+    except NotACheckpoint as error:
+        told = f"{shown} cannot be used: " if not str(error).startswith(shown) else ""
+        raise UsageError(f"--base {told}{error}", hint=_BASE) from error
 
 
 def _require_size(folder: Path, names: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint
-from sau_scan.checkpoint.tensor_file import Entry
-from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile
+from sau_scan.checkpoint.tensor_file import Entry, is_safetensors
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from sau_scan.findings import escape
 
 # Where trainers put the weights among other things.
@@ -23,6 +24,9 @@ DEEPEST = 4
 # Tied weights take more than the pickle has; a tensor that repeats one number would take any size.
 MOST_GROWTH, SLACK = 4, 2**24
 MOST_IN_MEMORY = 2**30
+# The number that torch.save began its files with before they were archives.
+_OLD = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+_HEAD, _TAR = 512, slice(257, 262)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,9 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
             # Files of before torch 1.6 cannot be mapped.
             return torch.load(place, weights_only=True, map_location="cpu")
     except Exception as error:  # the reader raises anything on hostile content
+        other = _other_kind(source, where)
+        if other is not None:
+            raise other from error
         if "WeightsUnpickler" in str(error) or "weights_only" in str(error).lower():
             raise UnsafeFile(
                 f"{where} holds more than tensors and plain values, and is not opened.",
@@ -107,6 +114,25 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
         raise DamagedFile(
             f"{where} cannot be read as a file of tensors: it is damaged, or cut short.", hint=DOWNLOAD_AGAIN
         ) from error
+
+
+def _other_kind(source: int | BytesIO, where: str) -> CheckpointError | None:
+    """What to say of a file that torch.save did not write; None where it may have."""
+    head = os.pread(source, _HEAD, 0) if isinstance(source, int) else source.getvalue()[:_HEAD]
+    if is_safetensors(head):
+        return NotACheckpoint(
+            f"{where} is a safetensors file, not what its name says.", hint="Rename it so that it ends in .safetensors."
+        )
+    if head[_TAR] == b"ustar":
+        return NotACheckpoint(
+            f"{where} is a tar archive, not weights.", hint="Unpack it, and name the file of weights that is in it."
+        )
+    if head.startswith(b"\x80") and _OLD not in head:
+        return NotACheckpoint(
+            f"{where} is a pickle, but none that torch.save wrote.",
+            hint="Weights are in none such. Get them as safetensors from their source.",
+        )
+    return None
 
 
 class Weights(NamedTuple):
@@ -135,15 +161,20 @@ def weights(content: Any, where: str) -> Weights:
         content = content[nests[0]]
         path.append(nests[0])
     found: dict[str, Tensor] = {}
+    unnamed: set[str] = set()
     for name, value, named in _leaves(content, "", 0):
         if not isinstance(value, Tensor) or not named:
             dropped.append(_words(name, value))
+            unnamed |= {name} if isinstance(value, Tensor) else set()
         elif name in found:
             raise _ambiguous(where, f"two tensors called {name!a}")
         elif value.layout is not torch.strided or value.is_meta:
             raise not_plain(where, name, value)
         else:
             found[name] = value.detach()
+    twice = next((name for name in found if name in unnamed), None)
+    if twice is not None:  # the key 1 beside '1'
+        raise _ambiguous(where, f"two tensors called {twice!a}")
     if not found:
         some = ", ".join(dropped[:3]) or "nothing"
         raise NotACheckpoint(
@@ -202,7 +233,13 @@ def require_size(found: Mapping[str, Tensor], size: int, where: str) -> None:
 
 
 def not_plain(where: str, name: str, tensor: Tensor) -> NotACheckpoint:
-    kind = f"{tensor.layout} {tensor.dtype}".replace("torch.", "")
+    if tensor.is_meta:
+        return NotACheckpoint(
+            f"{where} holds {name!a} without data: it was saved from a model that was never filled.",
+            hint="Have its author save the weights themselves.",
+        )
+    layout = "" if tensor.layout is torch.strided else f"{tensor.layout} "
+    kind = f"{layout}{tensor.dtype}".replace("torch.", "")
     return NotACheckpoint(
         f"{where} holds {name!a} as {kind}, which is not stored as safetensors here.",
         hint="Have its author save plain numbers, such as float16.",

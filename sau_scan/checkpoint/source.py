@@ -27,6 +27,7 @@ ADAPTER_CONFIG = "adapter_config.json"  # PEFT's, beside the tensors of an adapt
 JSON_LIMIT = 64 * 2**20
 CHUNK = 2**22
 DOWNLOAD_AGAIN = "Download it again, or check it against the sha256 that its source publishes."
+_ALL_FILES = "Download the checkpoint again, with all of its files."
 
 
 class Form(StrEnum):
@@ -177,10 +178,10 @@ class Checkpoint:
             )
         reason = next((s.reason for s in self.skipped if s.what == relpath), None)
         if reason:
-            return UnsafeFile(f"{self.show(relpath)} was not opened: {reason}.", hint="Provide it as safetensors.")
-        return NotACheckpoint(
-            f"{self.show(relpath)} is missing.", hint="Download the checkpoint again, with all of its files."
-        )
+            pickled = PurePosixPath(relpath).suffix.lower() in PICKLES
+            hint = "Provide it as safetensors." if pickled else _ALL_FILES
+            return UnsafeFile(f"{self.show(relpath)} was not opened: {reason}.", hint=hint)
+        return NotACheckpoint(f"{self.show(relpath)} is missing.", hint=_ALL_FILES)
 
 
 class Verified:

@@ -75,6 +75,12 @@ def read_metadata(data: bytes | bytearray, where: str) -> dict[str, str]:
     return notes
 
 
+def is_safetensors(head: bytes) -> bool:
+    """Whether it begins as safetensors do: the length of a header, then JSON. No text begins with such a length."""
+    length = int.from_bytes(head[:8], "little")
+    return len(head) > 8 and 2 <= length < 2**48 and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
+
+
 def read_tensor(data: bytes | bytearray, entry: Entry) -> Tensor:
     """A copy of one tensor, in its type on disk, of shape ``entry.shape``."""
     if entry.begin == entry.end:

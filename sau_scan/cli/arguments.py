@@ -28,7 +28,7 @@ Model = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL",
-        parser=parsing.model,
+        parser=parsing.typed_model,
         help="A diffusers folder, a single file, or a hub id (org/name); or a LoRA, an embedding or bare weights, "
         "with --base.",
     ),
@@ -110,7 +110,7 @@ Rules = Annotated[
 Base = Annotated[
     Path | None,
     typer.Option(
-        metavar="CHECKPOINT", parser=parsing.model, rich_help_panel=_SCAN,
+        metavar="CHECKPOINT", parser=parsing.typed_model, rich_help_panel=_SCAN,
         help="Folder, single file or hub id that MODEL is used with, where MODEL is a part.",
     ),
 ]  # fmt: skip

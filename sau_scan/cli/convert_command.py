@@ -16,6 +16,7 @@ from sau_scan.cli.guard import guarded
 from sau_scan.cli.outputs import emit, print_rich
 from sau_scan.cli.running import quiet_libraries
 from sau_scan.console import StderrProgress
+from sau_scan.reports.json_report import ascii_json
 from sau_scan.reports.layout import field
 from sau_scan.reports.words import count, safe, size
 
@@ -50,7 +51,7 @@ def convert(
 
         done = run(source, target, progress)
         if format_ is Form.JSON:
-            emit(done.model_dump_json(indent=2) + "\n")
+            emit(ascii_json(done.model_dump_json(indent=2, ensure_ascii=True)))
         else:
             print_rich(Group(*_parts(done)))
 

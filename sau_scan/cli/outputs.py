@@ -39,6 +39,8 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
         shown = escape(str(file))
         if file.is_dir():
             raise UsageError(f"--output {shown} is a folder.", hint="Name a file in it.")
+        if file.exists() and not file.is_file():  # a file would take the place of a pipe that somebody reads
+            raise UsageError(f"--output {shown} is not a regular file.", hint="Name a new file, or use --format.")
         parent = file.absolute().parent
         if not parent.is_dir():
             raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")

@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import typer
+
 from sau_scan.checkpoint.hub import from_address
 from sau_scan.errors import UsageError
 from sau_scan.findings import Slot, Trigger, escape
+from sau_scan.reports.words import safe
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)?", re.DOTALL)
@@ -21,7 +24,7 @@ def seconds(text: str | None) -> float | None:
         return None
     match = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
     if match is None or not any(match.groups()):
-        raise UsageError(f"--max-time {escape(text)} is not a time.", hint="Write 90s, 4m or 1h30m.")
+        raise UsageError(f"--max-time '{escape(text)}' is not a time.", hint="Write 90s, 4m or 1h30m.")
     total = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
     if total <= 0:
         raise UsageError("--max-time leaves no time.", hint="Write 90s, 4m or 1h30m.")
@@ -34,6 +37,14 @@ def model(text: str) -> Path:
         raise ValueError("an empty name; in a script, is the variable set?")
     path = Path(from_address(text))
     return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
+
+
+def typed_model(text: str) -> Path:
+    """:func:`model` for typer, which would tell a ValueError by its type."""
+    try:
+        return model(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def require_no_idle_options(
@@ -62,7 +73,7 @@ def share(text: str) -> float:
     if bare != stripped or value > 1:
         value /= 100
     if not 0 <= value <= 1:
-        raise UsageError(f"--min-coverage {escape(text)} is not a share.", hint="Write a percentage from 0 to 100.")
+        raise UsageError(f"--min-coverage '{escape(text)}' is not a share.", hint="Write a percentage from 0 to 100.")
     return value
 
 
@@ -76,7 +87,7 @@ def unescape(text: str) -> str:
         number = int(code[1:], 16) if len(code) > 1 else -1
         if not 0 <= number <= 0x10FFFF or 0xD800 <= number <= 0xDFFF:
             raise UsageError(
-                f"--trigger {escape(text)}: {escape(match[0])} is not an escape sequence.",
+                f"--trigger {safe(text)}: {safe(match[0])} is not an escape sequence.",
                 hint=r"Write \u200b, \U0001f600, \x7f, or \\ for a backslash.",
             )
         return chr(number)

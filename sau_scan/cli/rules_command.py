@@ -62,7 +62,7 @@ def _find(name: str, loaded: tuple[Rule, ...]) -> Rule:
     for rule in loaded:
         if name in (rule.id, f"{rule.family}/{rule.id}"):
             return rule
-    raise UsageError(f"There is no rule {escape(name)}.", hint="sau-scan rules list shows all of them.")
+    raise UsageError(f"There is no rule '{escape(name)}'.", hint="sau-scan rules list shows all of them.")
 
 
 def _size(rule: Rule) -> str:

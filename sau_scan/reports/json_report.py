@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sau_scan.errors import ConfigError
-from sau_scan.findings import SCHEMA_VERSION, FixResult, Result, ScanResult, escape
+from sau_scan.findings import SCHEMA_VERSION, FixResult, Result, ScanResult, escape, unprefixed
 
 SCHEMA_PATH = Path(__file__).with_name("schema.json")
 MAX_REPORT_BYTES = 64 * 2**20
@@ -31,6 +31,8 @@ def read_result(path: Path) -> ScanResult | FixResult:
     """What :func:`render_json` wrote. Raises ConfigError for anything else."""
     name = escape(str(path))
     try:
+        if path.exists() and not path.is_file():  # reading a pipe could wait for ever
+            raise ConfigError(f"{name} is not a regular file.", hint=_AGAIN)
         if path.stat().st_size > MAX_REPORT_BYTES:
             raise ConfigError(f"{name} is larger than {MAX_REPORT_BYTES:,} bytes; no report is.", hint=_AGAIN)
         data = path.read_bytes()
@@ -42,7 +44,8 @@ def read_result(path: Path) -> ScanResult | FixResult:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = escape(".".join(map(str, first["loc"]))) or "the report"
-        raise ConfigError(f"{name} is not a sau-scan report: {field}: {escape(first['msg'])}.", hint=_AGAIN) from error
+        told = escape(unprefixed(first["msg"]))
+        raise ConfigError(f"{name} is not a sau-scan report: {field}: {told}.", hint=_AGAIN) from error
 
 
 def schema() -> dict[str, Any]:
@@ -66,8 +69,8 @@ def _check_version(data: bytes, name: str) -> None:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name} is not JSON.", hint=_AGAIN) from error
-    version = found.get("schema_version") if isinstance(found, dict) else None
-    if not isinstance(version, str):
+    version = str(found.get("schema_version", "")) if isinstance(found, dict) else ""
+    if not version:
         raise ConfigError(f"{name} is not a sau-scan report: it has no schema_version.", hint=_AGAIN)
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise ConfigError(

@@ -22,6 +22,7 @@ COMPONENTS = {
     "vae": Component.VAE,
 }
 DAMAGED = "damaged"  # no rule's: what is only unreadable is skipped, and accuses nobody
+CONVERTING = "sau-scan convert"
 TOLD = 3  # sentences of one rule about one file; the others are counted
 
 
@@ -70,10 +71,15 @@ def blocks(finding: Finding) -> bool:
 def findings(root: Path, path: str, facts: Iterable[Fact]) -> Iterator[Finding]:
     """One finding for each rule that has something to say about ``path``, a file below ``root``."""
     by_rule: dict[str, list[Fact]] = {}
+    facts = list(facts)
+    refused = any(fact.blocks for fact in facts)
     for fact in facts:
         by_rule.setdefault(fact.rule, []).append(fact)
     for told in by_rule.values():
-        yield _finding(root, path, _merged(told))
+        merged = _merged(told)
+        if refused and file_rule(merged.rule).command.startswith(CONVERTING):  # which would refuse it, too
+            merged = replace(merged, command=f"sau-scan rules show {merged.rule}")
+        yield _finding(root, path, merged)
 
 
 def _merged(told: list[Fact]) -> Fact:

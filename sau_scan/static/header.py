@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sau_scan.findings import Severity
@@ -91,7 +91,7 @@ def _parse(text: bytes, size: int) -> Header:
     missing = 0
     if not wrong:
         layout, missing = _layout(tensors, start, size)
-        facts += [_fact(problem) for problem in layout]
+        facts += layout
     return Header(tuple(tensors), metadata if isinstance(metadata, dict) else {}, tuple(facts), missing)
 
 
@@ -157,18 +157,20 @@ def _whole(value: Any) -> bool:
     return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**48 for number in value)
 
 
-def _layout(tensors: list[Tensor], start: int, size: int) -> tuple[list[str], int]:
+def _layout(tensors: list[Tensor], start: int, size: int) -> tuple[list[Fact], int]:
     """What is wrong with the order of the tensors, and by how much the file is too short for them."""
-    position, problems = start, []
+    position, problems = start, list[Fact]()
     for tensor in tensors:
         if tensor.begin < position:
-            problems.append("Its tensors overlap: two names for the same bytes.")
+            problems.append(_fact("Its tensors overlap: two names for the same bytes."))
             break
         if tensor.begin > position:
-            problems.append(f"Between its tensors are {tensor.begin - position:,} bytes that belong to none.")
+            problems.append(_fact(f"Between its tensors are {tensor.begin - position:,} bytes that belong to none."))
             break
         position = tensor.end
     else:
         if position < size:
-            problems.append(f"Behind its last tensor are {size - position:,} bytes that belong to none.")
+            told = f"Behind its last tensor are {size - position:,} bytes that belong to none."
+            shown = f"tail -c {size - position} {{path}} | xxd | head -n 20"
+            problems.append(replace(_fact(told), command=shown))
     return problems, max(0, position - size) if not problems else 0

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from sau_scan.checkpoint.downloads import is_text
 from sau_scan.checkpoint.naming import CODE, OTHER_PICKLES, PICKLES
+from sau_scan.checkpoint.tensor_file import is_safetensors
 from sau_scan.findings import Severity
 from sau_scan.static.content import Content
 from sau_scan.static.facts import Fact
@@ -86,12 +87,6 @@ def kind_of(head: bytes) -> str:
     if head[:1] == b"\x80" and head[1:2] <= b"\x05":
         return "pickle"
     return "text" if is_text(head) else "other"
-
-
-def is_safetensors(head: bytes) -> bool:
-    """Whether it begins as safetensors do: the length of a header, then JSON. No text begins with such a length."""
-    length = int.from_bytes(head[:8], "little")
-    return len(head) > 8 and 2 <= length < 2**48 and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
 
 
 def check_name(content: Content, kind: str) -> Iterator[Fact]:

@@ -84,7 +84,7 @@ def _opcodes(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         code = stream.read(1)
         opcode = _BY_CODE.get(code.decode("latin-1"))
         if opcode is None:
-            raise ValueError(f"at byte {stream.tell() - 1:,} stands {code!r}" if code else "it ends before STOP")
+            raise ValueError(f"at byte {stream.tell() - 1:,} stands 0x{code.hex()}" if code else "it ends before STOP")
         if stream.tell() == start and opcode.stack_before:  # of what need not be a pickle, much begins like that
             raise ValueError(f"it begins with {opcode.name}, which needs something before it")
         reader = _READERS.get(opcode.name, opcode.arg and opcode.arg.reader)

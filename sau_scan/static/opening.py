@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.opening import open_base, open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import CheckpointError, SauScanError, UnsafeFile
@@ -79,9 +80,11 @@ def require_harmless(checkpoint: Checkpoint, found: Iterable[Finding]) -> None:
     if danger.location is not None and danger.location.base is not None:
         hint = "Scan the base by itself first, and use a clean one."
         raise UnsafeFile(f"--base: {escape(danger.location.base)} {told}", hint=hint)
-    raise UnsafeFile(
-        f"{checkpoint.show('')} {told}", hint="Get the weights as safetensors from a source that you trust."
-    )
+    if PurePosixPath(where).suffix.lower() in WEIGHT_NAMES:
+        wanted = "weights as safetensors"
+    else:
+        told, wanted = f"{told} {danger.behaviour}", "whole checkpoint"
+    raise UnsafeFile(f"{checkpoint.show('')} {told}", hint=f"Get the {wanted} from a source that you trust.")
 
 
 def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkpoint, list[Finding | Skipped]]:
@@ -89,7 +92,8 @@ def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkp
     try:
         checkpoint = opening(watch)
     except SauScanError as error:
-        if isinstance(error, CheckpointError):  # it may have ended before any file was read
+        # It may have ended before any file was read.
+        if isinstance(error, CheckpointError) or isinstance(error.__cause__, CheckpointError):
             watch.read_rest(path)
         error.partial = Vetted(tuple(watch.results()), watch.files_read, tuple(watch.records))
         raise

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from sau_scan.checkpoint.files import opened
+from sau_scan.checkpoint.tensor_file import is_safetensors
 from sau_scan.errors import CheckpointError
 from sau_scan.findings import FileRecord, Finding, Skipped
 from sau_scan.static.again import BLOCK, Again, Blocks
@@ -35,7 +36,6 @@ from sau_scan.static.facts import DAMAGED, Fact, findings
 from sau_scan.static.folder import Folder
 from sau_scan.static.header import Header, early, parse_header
 from sau_scan.static.inspection import failed, inspect
-from sau_scan.static.magic import is_safetensors
 from sau_scan.static.numbers import Statistics
 from sau_scan.static.texts import check_metadata
 from sau_scan.static.tokenizer import check_tokenizers

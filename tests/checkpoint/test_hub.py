@@ -127,6 +127,8 @@ def refused(kind: type[SauScanError], words: str, call: Callable[[], object]) ->
         ("org/name@refs%2Fpr%2F1/file.safetensors", True),
         ("org/name@", False),
         ("org@v1/name", False),
+        ("huggingface.co/org/name", False),
+        ("hf.co/org", False),
     ],
 )
 def test_names(text: str, is_id: bool) -> None:
@@ -152,6 +154,8 @@ def test_what_could_be_a_path_here_is_no_id(tmp_path: Path, monkeypatch: pytest.
         ("https://huggingface.co/org/name/tree/refs%2Fpr%2F1", "org/name@refs%2Fpr%2F1"),
         ("https://huggingface.co/org/name/blob/main/a/b.ckpt", "org/name@main/a/b.ckpt"),
         ("https://huggingface.co/org/name/resolve/v1/b.ckpt?download=true", "org/name@v1/b.ckpt"),
+        ("huggingface.co/org/name", "org/name@main"),
+        ("hf.co/org/name/blob/v1/b.ckpt", "org/name@v1/b.ckpt"),
         ("org/name", "org/name"),
     ],
 )
@@ -160,7 +164,8 @@ def test_addresses(address: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["https://example.org/org/name", "https://huggingface.co/datasets/a/b", "https://huggingface.co/org"]
+    "address",
+    ["https://example.org/org/name", "https://huggingface.co/datasets/a/b", "https://huggingface.co/org", "hf.co/org"],
 )
 def test_nothing_else_is_fetched(address: str) -> None:
     with pytest.raises(ValueError, match="download it first"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from sau_scan.checkpoint.patch import make_patch
 from sau_scan.checkpoint.source import Form
 from sau_scan.checkpoint.writer import write_patched
 from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError
+from sau_scan.static import open_vetted
 from tests.single_files import State, ldm_unet, open_clip, single_file
 
 
@@ -134,9 +136,28 @@ def test_inputs_that_need_a_base_and_bases_that_do_not_fit(tiny_checkpoint: Path
         open_checkpoint(unet, base=unet)
     with pytest.raises(UsageError, match="whole checkpoint"):
         open_checkpoint(tiny_checkpoint, base=tiny_checkpoint)
+    with pytest.raises(NotACheckpoint, match="has no model_index"):
+        open_checkpoint(tiny_checkpoint / "unet", base=tiny_checkpoint)
     safetensors.torch.save_file({k: v[:1] for k, v in bare(tiny_checkpoint, "unet").items()}, other)
     with pytest.raises(UsageError, match="does not fit"):
         load_model(open_checkpoint(other, base=tiny_checkpoint))
+
+
+def test_what_is_wrong_with_a_base_is_said_of_the_base(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    unet = tmp_path / "unet.safetensors"
+    safetensors.torch.save_file(bare(tiny_checkpoint, "unet"), unet)
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "text.md").write_text("words")
+    for name, words in (
+        ("nope", "nope does not exist"),
+        ("empty", "empty is empty"),
+        ("pipe", "neither a folder nor a regular file"),
+        ("text.md", "no file of weights"),
+    ):
+        with pytest.raises(UsageError, match=f"^--base {tmp_path}/.*{words}") as caught:
+            open_vetted(unet, base=tmp_path / name)
+        assert caught.value.exit_code == 2 and "used with" in caught.value.hint
 
 
 def test_a_single_file_of_another_size_than_the_published_needs_its_base(tiny_checkpoint: Path, tmp_path: Path) -> None:

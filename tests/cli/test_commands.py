@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -120,18 +121,33 @@ def test_outputs_take_their_format_from_the_ending(core: Core, invoke: Invoke, t
         (("fix", "m", "--out", "o", "--from", "r.json"), 2, "cannot be read"),
         (("report", "missing.json"), 2, "cannot be read"),
         (("rules", "show", "nothing"), 2, "There is no rule"),
-        (("rules", "list", "--rules", "missing"), 2, "holds no rules"),
+        (("rules", "show", ""), 2, "There is no rule ''."),
+        (("rules", "list", "--rules", "missing"), 2, "missing does not exist"),
+        (("rules", "list", "--rules", "m"), 2, "m holds no rules"),
+        (("rules", "list", "--rules", "loose.yaml"), 2, "is no folder of rules, but a file"),
+        (("report", "pipe.json"), 2, "pipe.json is not a regular file"),
+        (("fix", "m", "--out", "o", "--from", "pipe.json"), 2, "pipe.json is not a regular file"),
+        (("detect", "m", "-o", "pipe.json"), 2, "--output pipe.json is not a regular file"),
     ],
 )
 def test_what_cannot_work_fails_before_the_scan(
     core: Core, invoke: Invoke, tmp_path: Path, words: tuple[str, ...], code: int, message: str
 ) -> None:
     (tmp_path / "m").mkdir()
+    (tmp_path / "loose.yaml").touch()
+    os.mkfifo(tmp_path / "pipe.json")
     result = invoke(*words)
     assert result.exit_code == code, result.output
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
     assert core.calls == []
+
+
+@pytest.mark.parametrize("words", [("m", "--base", ""), ("",), ("hf.co/org",), ("m", "--base", "ftp://x/y")])
+def test_a_name_that_is_no_model_is_told_without_the_type_of_an_error(invoke: Invoke, words: tuple[str, ...]) -> None:
+    result = invoke("detect", *words)
+    assert result.exit_code == 2 and "Value error" not in result.stderr
+    assert ("'--base'" if "--base" in words else "'MODEL'") in result.stderr
 
 
 def test_detect_hands_its_options_on(core: Core, invoke: Invoke) -> None:

@@ -6,10 +6,13 @@ import hashlib
 import json
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from sau_scan.cli.app import app
 from sau_scan.convert import Conversion
+from tests.cli.conftest import Invoke
 from tests.test_convert import STATE, Canary, saved
 
 
@@ -40,7 +43,15 @@ def test_exit_codes_of_the_command(tmp_path: Path) -> None:
     evil = saved(tmp_path, {"x": Canary(tmp_path / "canary")}, "evil.ckpt")
     code, out, err = run(evil, target)
     assert code == 3 and not out and "was not opened" in err and "exit 3" in err and not target.exists()
-    code, _, err = run(saved(tmp_path, STATE, "old.safetensors"), target)
+    save_file({"a": torch.ones(1)}, tmp_path / "old.safetensors")
+    code, _, err = run(tmp_path / "old.safetensors", target)
     assert code == 2 and "already" in err
     assert run(tmp_path / "none.ckpt", target)[0] == 3
     assert run(evil)[0] == 2
+
+
+def test_names_are_shown_escaped(invoke: Invoke, tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "a\u202eb.ckpt")
+    result = invoke("convert", "a\u202eb.ckpt", "b.safetensors", "--format", "json")
+    assert result.stdout.isascii()
+    assert json.loads(result.stdout)["before"]["path"] == "a\u202eb.ckpt"

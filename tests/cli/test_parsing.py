@@ -57,6 +57,12 @@ def test_bad_escapes_are_refused(text: str) -> None:
         parsing.unescape(text)
 
 
+def test_what_is_typed_wrongly_is_shown_as_it_was_typed() -> None:
+    with pytest.raises(UsageError) as caught:
+        parsing.unescape("\\uZZ\x1b")
+    assert str(caught.value) == r"--trigger \uZZ\x1b: \u is not an escape sequence."
+
+
 def test_one_slot_and_one_letter_count_for_all() -> None:
     assert parsing.triggers(["a", "b"], [Slot.REPLACE], ["o"]) == (
         Trigger(text="a", slot=Slot.REPLACE, replaces="o"),

@@ -125,6 +125,7 @@ def test_shipped_schema_is_the_generated_one() -> None:
         ("[1]", "no schema_version"),
         ("[" * 100_000, "not JSON"),
         ('{"schema_version": "9.0"}', "schema version 9.0"),
+        ('{"schema_version": 99}', "schema version 99"),
         ('{"schema_version": "1.0", "command": "detect"}', "not a sau-scan report"),
         ('{"schema_version": "1.0", "command": "\\u001b[2J"}', "not a sau-scan report"),
     ],

@@ -31,6 +31,7 @@ A1111 = "string_to_param"
 A1111_PARTS = (f"{A1111}.", "string_to_token.")
 # A path of modules, or the last part of one, as no word is spelled.
 _PARAMETER = re.compile(r"\w+(\.\w+)+|weight|bias|mean|std|scale|alpha|data|tensor|\d+")
+NARROWEST, MULTIPLE = 16, 8  # no text encoder's table has rows of three numbers
 WIDEST = 8192  # token tables of the largest text encoders have half of that
 MOST_ROWS = 1_000  # far above the length of any prompt
 LONGEST_WORD = 500
@@ -80,7 +81,8 @@ def is_inversion(entries: Mapping[str, Entry]) -> bool:
         return False
     ((name, entry),) = entries.items()
     rows = len(entry.shape) == 1 or (len(entry.shape) == 2 and 0 < entry.shape[0] <= MOST_ROWS)
-    return rows and 1 < entry.shape[-1] <= WIDEST and entry.dtype.is_floating_point and not _PARAMETER.fullmatch(name)
+    width = rows and NARROWEST <= entry.shape[-1] <= WIDEST and entry.shape[-1] % MULTIPLE == 0
+    return width and entry.dtype.is_floating_point and not _PARAMETER.fullmatch(name)
 
 
 def read_inversion(

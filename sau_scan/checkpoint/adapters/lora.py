@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,7 +83,7 @@ def parse(
     Raises NotACheckpoint for other kinds of adapters and for one whose strength is in dispute, UsageError for a base
     that does not fit, DamagedFile.
     """
-    groups = _groups(shapes, where)
+    groups = grouped(shapes, where)
     settings = readings(metadata or {}, config, where)
     index = index_modules(modules)
     pairs: dict[Place, Pair] = {}
@@ -176,10 +176,10 @@ def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> Skipped | None:
     return Skipped(what=OTHERWISE, reason=reason)
 
 
-def _groups(shapes: Shapes, where: str) -> dict[str, Parts]:
+def grouped(names: Iterable[str], where: str) -> dict[str, Parts]:
     """Module in the file's spelling -> the names of its parts. Raises for a tensor that is no part of a LoRA."""
     groups: dict[str, Parts] = {}
-    for name in shapes:
+    for name in names:
         kind, found = other_kind(name), split(name)
         if found is None:
             raise NotACheckpoint(

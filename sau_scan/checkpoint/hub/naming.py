@@ -52,7 +52,7 @@ def looks_like_hub_id(text: str) -> bool:
 
 def has_form_of_hub_id(text: str) -> bool:
     parts = text.split("/")
-    if len(parts) < 2 or not is_plain(text):
+    if len(parts) < 2 or not is_plain(text) or parts[0].lower() in _HOSTS:
         return False
     name, at, revision = parts[1].partition("@")
     if not all(_PART.fullmatch(part) for part in (parts[0], name)) or (at and not revision):
@@ -67,6 +67,9 @@ def from_address(text: str) -> str:
 
     Raises ValueError for other addresses, since nothing else is fetched, and where the name is taken by a path here.
     """
+    host = text.split("/")[0]
+    if host.lower() in _HOSTS and not os.path.lexists(host):  # as browsers show it; nobody means a user of that name
+        text = f"{SITE}/{text.partition('/')[2]}"
     if not _ADDRESS.match(text):
         return text
     address, known = urlsplit(text), {*_HOSTS, urlsplit(os.environ.get("HF_ENDPOINT") or SITE).netloc}

@@ -95,7 +95,8 @@ def resolve(
     named = HubName.of(name)
     repository = Repository(named.id, _revision(named, revision), where.endpoint, where.cache)
     place = "the cache" if offline else repository.site
-    progress.plan(f"no path here is called {named.id}: fetch it at {repository.revision} from {place}")
+    why = f"{escape(name)} names the hub" if named.revision else f"no path here is called {named.id}"
+    progress.plan(f"{why}: fetch it at {repository.revision} from {place}")
     with network(offline):
         source: Source = Offline(repository) if offline else Online(repository)
         commit, files = source.listing()

@@ -143,6 +143,8 @@ def test_telling_inversions_from_other_files() -> None:
         {"toy": ROWS[0, 0]},
         {"toy": torch.ones(2, 3, 4)},
         {"toy": torch.ones(1)},
+        {"toy": torch.ones(3)},
+        {"toy": torch.ones(2, 100)},
         {"toy": torch.ones(3, 8, dtype=torch.int64)},
         {"toy": torch.ones(20_000, 8)},
         tiny_pipeline().unet.state_dict(),

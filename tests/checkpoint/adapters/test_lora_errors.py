@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import safetensors.torch
 import torch
 
 from sau_scan.checkpoint.adapters.lora import delta, parse, uneven
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 from tests.checkpoint.adapters.samples import LINEAR, kohya_name, make, peft_name, read, shapes_of, weights
 from tests.conftest import tiny_pipeline
@@ -72,3 +76,10 @@ def test_alphas_that_programs_merge_differently() -> None:
     assert "2 or none" in str(uneven(lora, tensors))
     first = next(iter(lora.pairs.values()))
     assert torch.allclose(delta(first, tensors), tensors[first.up] @ tensors[first.down])
+
+
+def test_other_kinds_are_refused_before_a_base_is_asked_for(tmp_path: Path) -> None:
+    for name, kind in (("lora_unet_x.hada_w1_a", "LoHa"), ("lora_unet_x.lokr_w1", "LoKr"), ("x.dora_scale", "DoRA")):
+        safetensors.torch.save_file({name: torch.ones(2, 2)}, tmp_path / "a.safetensors")
+        with pytest.raises(NotACheckpoint, match=f"is a {kind}, which cannot be merged here"):
+            open_checkpoint(tmp_path / "a.safetensors")

@@ -1,0 +1,50 @@
+"""What findings and errors about files advise can be followed, and helps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.errors import UnsafeFile
+from sau_scan.findings import Finding
+from sau_scan.static import open_vetted, require_harmless, vet_file
+from tests.static.makers import MAKERS
+
+
+def found(path: Path) -> list[Finding]:
+    return [note for note in vet_file(path) if isinstance(note, Finding)]
+
+
+def test_bytes_behind_the_last_tensor_are_shown_from_the_end(tmp_path: Path) -> None:
+    path = MAKERS["header-trailing"](tmp_path, tmp_path)
+    (finding,) = found(path)
+    assert finding.next_step == f"tail -c 1 {path} | xxd | head -n 20"
+
+
+def test_a_pickle_that_runs_code_is_explained(tmp_path: Path) -> None:
+    finding = found(MAKERS["pickle-system"](tmp_path, tmp_path))[0]
+    assert finding.next_step == "sau-scan rules show pickle-danger"
+
+
+def test_bytes_are_escaped_once(tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(b"\xf9" + bytes(range(256)) * 8)
+    assert any("at byte 0 stands 0xf9" in finding.behaviour for finding in found(tmp_path / "a.ckpt"))
+
+
+def test_a_hostile_class_is_named_and_no_reason_to_get_other_weights(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    checkpoint, notes = open_vetted(MAKERS["custom-class-name"](tmp_path, tiny_checkpoint))
+    with pytest.raises(UnsafeFile, match="'pipeline', 'Mine'") as caught:
+        require_harmless(checkpoint, [note for note in notes if isinstance(note, Finding)])
+    assert "safetensors" not in caught.value.hint and "source that you trust" in caught.value.hint
+
+
+def test_a_pipe_in_place_of_a_configuration_is_no_pickle(copy_of: Path) -> None:
+    (copy_of / "unet/config.json").unlink()
+    os.mkfifo(copy_of / "unet/config.json")
+    with pytest.raises(UnsafeFile, match=r"config.json was not opened: not a regular file") as caught:
+        load_model(open_checkpoint(copy_of))
+    assert "safetensors" not in caught.value.hint

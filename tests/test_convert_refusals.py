@@ -1,0 +1,70 @@
+"""convert says of what it refuses what it is, and what helps."""
+
+from __future__ import annotations
+
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sau_scan.convert import convert
+from sau_scan.errors import NotACheckpoint, SauScanError, UnsafeFile, UsageError
+from sau_scan.findings import Finding
+from sau_scan.static.vetting import vet_file
+
+
+def refusal(source: Path, kind: type[SauScanError]) -> str:
+    """The words of the error, with its hint."""
+    target = source.parent / "new.safetensors"
+    with pytest.raises(kind) as caught:
+        convert(source, target)
+    assert type(caught.value) is kind and not target.exists()
+    return f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [[["deep"]]]])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_of_others(tmp_path: Path, content: Any, protocol: int) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
+    assert "a pickle, but none that torch.save wrote" in refusal(tmp_path / "a.pkl", NotACheckpoint)
+
+
+def test_a_tar(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
+    with tarfile.open(tmp_path / "a.ckpt", "w") as tar:
+        tar.add(tmp_path / "a.pt", "a.pt")
+    assert "tar archive" in refusal(tmp_path / "a.ckpt", NotACheckpoint)
+
+
+def test_safetensors_under_another_name(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(3)}, tmp_path / "a.ckpt")
+    assert "rename it" in refusal(tmp_path / "a.ckpt", UsageError)
+
+
+def test_a_pickle_called_safetensors_is_not_sent_here(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.safetensors")
+    found = [note for note in vet_file(tmp_path / "a.safetensors") if isinstance(note, Finding)]
+    assert {"file/pickle", "file/disguised"} == {note.id for note in found}
+    assert not any("convert" in note.next_step for note in found)
+    assert "not what its name says" in refusal(tmp_path / "a.safetensors", UnsafeFile)
+
+
+def test_what_is_no_file_is_not_to_be_removed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a regular file") as caught:
+        convert("/dev/null", tmp_path / "new.safetensors")
+    assert caught.value.hint == "Name a file of pickled weights."
+    assert "folder" not in refusal(tmp_path / "none.ckpt", NotACheckpoint)
+
+
+def test_tensors_that_differ_only_in_the_kind_of_their_key(tmp_path: Path) -> None:
+    torch.save({1: torch.ones(2), "1": torch.zeros(2)}, tmp_path / "a.pt")
+    assert "two tensors called '1'" in refusal(tmp_path / "a.pt", UnsafeFile)
+
+
+def test_tensors_without_data(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2, device="meta")}, tmp_path / "a.pt")
+    assert "holds 'a' without data" in refusal(tmp_path / "a.pt", NotACheckpoint)
