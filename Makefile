@@ -30,13 +30,13 @@ demo: $(VENV)/.runtime ## Find and repair the embedded backdoored checkpoint
 	$(BIN)/sau-scan demo --out $(OUT)
 
 # One process a core, one thread a process.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test: $(VENV)/.dev ## Run the tests (10 minutes on two cores)
-	$(TESTS) -m 'not slow'
+	$(TESTS) --dist loadfile -m 'not slow'
 
-test-all: $(VENV)/.dev ## Run all tests, the slow ones too (hours)
-	$(TESTS)
+test-all: $(VENV)/.dev ## Run all tests, the slow ones too (three hours on two cores)
+	$(TESTS) --dist worksteal
 
 check: $(VENV)/.dev ## Lint, format, types, import layers
 	$(BIN)/ruff check .
