@@ -18,6 +18,7 @@ from sau_scan.findings import FixResult, ScanResult
 from tests.reports import samples
 
 Invoke = Callable[..., Result]
+FORMATS = pytest.mark.parametrize("format_", ["text", "json", "sarif"])
 
 
 @dataclass

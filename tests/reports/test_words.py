@@ -11,7 +11,7 @@ from rich.console import Console
 from sau_scan.findings import HeatMap, ModelInfo
 from sau_scan.reports import words
 from sau_scan.reports.heat_map import MAX_SIDE, HeatMapView, fit, strongest
-from tests.reports.samples import heat_map
+from tests.reports.parts import heat_map
 
 
 @pytest.mark.parametrize(
