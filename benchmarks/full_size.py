@@ -166,7 +166,8 @@ def unet(folder: Path) -> dict[str, Any]:
 def estimates(folder: Path) -> dict[str, Any]:
     """``--dry-run`` against a run with few candidates: time and memory."""
     with tempfile.TemporaryDirectory() as room:
-        (Path(room) / "few.yaml").write_text(FEW)
+        (Path(room) / "carriers").mkdir()
+        (Path(room) / "carriers/few.yaml").write_text(FEW)
         options = ScanOptions(budget=Budget.QUICK, max_time=MAX_TIME, rules=Path(room))
         told = next(e for e in estimate(folder, options).budgets if e.budget is Budget.QUICK)
         started = time.perf_counter()
