@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -35,9 +36,10 @@ from sau_scan.tiers.phrases import phrase_texts
 
 CARRIERS = 24
 TIMED, TURNS = 32, 3  # UNet passes that measure the machine, at most, and how many times
+ASKED = 2.0  # seconds for which the text encoder is timed, about, a slot
 EFFICIENCY = 0.9  # of a scan, whose batches are smaller at times and which does more than UNet passes
 # Of --max-time: what the text tier may take. It sees all candidates and costs the least, but only for the encoder.
-TEXT_SHARE = 0.5
+TEXT_SHARE, HALVINGS = 0.5, 3  # halved so often where no plan fits beside it: more candidates want more UNet passes
 
 
 @dataclass(frozen=True)
@@ -105,20 +107,19 @@ def prepare(known: Survey, options: ScanOptions) -> Prepared:
     texts = phrase_texts(recipe, known.vocabulary) if len(known.null.basis) else 0
     for_phrases = texts * max(each.values(), default=0.0) / recipe.text_carriers
     a_pass = known.pass_seconds / EFFICIENCY
-    candidates, most = everything, None
-    if options.max_time is not None:
-        left = options.max_time - known.seconds - (time.perf_counter() - started) - for_phrases
-        candidates = text_share(everything, each, TEXT_SHARE * left, options.seed)
-        most = max(0, int((left - _text_seconds(candidates, each)) / a_pass))
-    plan = make_plan(
+    planned = partial(
+        make_plan,
         recipe,
-        candidates,
         carriers=len(carriers),
         overhead=known.passes + contrast,
         phrase_texts=texts,
-        most=most,
         totals={slot: len(items) for slot, items in everything.items()},
     )
+    if options.max_time is None:
+        plan, most = planned(everything), None
+    else:
+        left = options.max_time - known.seconds - (time.perf_counter() - started) - for_phrases
+        plan, most = _fitted(planned, everything, each, a_pass, left, options.seed)
     seconds = plan.unet_passes * a_pass + _text_seconds(plan.candidates, each) + for_phrases
     if most is not None and plan.unet_passes > most:
         raise _too_little_time(plan, options, seconds)
@@ -170,18 +171,37 @@ def _time_passes(model: DiffusionModel, seed: int) -> tuple[int, float]:
 
 
 def _seconds_each(prober: Prober, items: Sequence[Candidate], carriers: int) -> float:
-    """What a candidate takes in the text tier: a few tell it where the encoder is large, else a whole batch."""
-    seconds = 0.0
-    for count in (2, 8, prober.batch):
+    """What a candidate takes in the text tier, after a first few that are slow: told by a batch, or by what fits into
+    ``ASKED`` seconds where the encoder is large."""
+    seconds, count = 0.0, 2
+    while count:
         some = items[:: max(1, len(items) // count)][:count]
         if not some:
             return 0.0
         started = time.perf_counter()
         prober.placed_texts(some, carriers)
         seconds = (time.perf_counter() - started) / len(some)
-        if seconds * prober.batch > 4:
-            break
+        wanted = min(prober.batch, len(items), int(ASKED / max(seconds, 1e-6)))
+        count = wanted if wanted > 2 * count else 0
     return seconds
+
+
+def _fitted(
+    planned: Callable[..., Plan],
+    everything: dict[Slot, Sequence[Candidate]],
+    each: Mapping[Slot, float],
+    a_pass: float,
+    left: float,
+    seed: int,
+) -> tuple[Plan, int]:
+    """The plan for ``left`` seconds, and the UNet passes that there is time for, which may be too few for it."""
+    for halvings in range(HALVINGS + 1):
+        candidates = text_share(everything, each, TEXT_SHARE / 2**halvings * left, seed)
+        most = max(0, int((left - _text_seconds(candidates, each)) / a_pass))
+        plan = planned(candidates, most=most)
+        if plan.unet_passes <= most:
+            break
+    return plan, most
 
 
 def _text_seconds(candidates: Mapping[Slot, Sequence[Candidate]], each: Mapping[Slot, float]) -> float:
