@@ -10,6 +10,7 @@ from functools import cache
 # Scripts that people write today come first: their letters are the ones that get past a reader's eye and fonts.
 _FAMILIAR = ("CYRILLIC", "GREEK", "LATIN", "ARMENIAN")
 _WORDS = ("CJK", "HANGUL SYLLABLE")  # as Unicode begins the names of characters that are words
+_PICTURES = (range(0x2600, 0x27C0), range(0x2B50, 0x2B51), range(0x1F000, 0x20000))
 
 
 @cache
@@ -53,7 +54,7 @@ def is_letter_or_sign(text: str) -> bool:
     if not shown:
         return bool(text)
     named = unicodedata.name(shown[0], "")
-    return len(shown) == 1 and unicodedata.category(shown[0]) != "So" and not named.startswith(_WORDS)
+    return len(shown) == 1 and not named.startswith(_WORDS) and not any(ord(shown[0]) in some for some in _PICTURES)
 
 
 def _lookalikes(letter: str) -> set[str]:
