@@ -6,7 +6,6 @@ import pytest
 
 from sau_scan.confusables import is_letter_or_sign
 
-
 SIGNS = ["o", "\u043e", "\u200b", "o\u0308", "\u200d\u2060", "7", "%", "\u05d0", "\u2800", "\u25cf", "\u00a9"]
 
 
