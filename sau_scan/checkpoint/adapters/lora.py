@@ -172,8 +172,9 @@ def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> Skipped | None:
         return None
     given = sorted(alpha for alpha in found if alpha is not None)
     shown = f"{given[0]:g} to {given[-1]:g}" if len(given) > 1 else f"{given[0]:g} or none"
-    reason = f"modules have different alphas ({shown}), which diffusers mixes up; merged as the file says"
-    return Skipped(what=OTHERWISE, reason=reason)
+    told = f"modules have different alphas ({shown}), which diffusers mixes up; only what the file says was scanned"
+    reason = f"{told}. Where diffusers uses it, merge it into its base with that, and scan the merged checkpoint"
+    return Skipped(what=OTHERWISE, reason=reason, planned=True)
 
 
 def grouped(names: Iterable[str], where: str) -> dict[str, Parts]:
