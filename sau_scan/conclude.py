@@ -144,11 +144,16 @@ def fix_command(path: str, base: Path | None, what: str = "") -> str:
 
 def _out(path: str) -> str:
     """Where a repaired copy could go: a folder for a folder, a file for a file, but not into a folder of PEFT's."""
-    given = Path(path)
+    given = _named(Path(path))
     if given.suffix.lower() not in WEIGHT_NAMES:
-        return shlex.quote(path.rstrip("/") + "-fixed")
-    stem = given.parent if given.name in ADAPTER_WEIGHTS and given.parent.name else given.with_suffix("")
+        return shlex.quote(f"{given}-fixed")
+    stem = _named(given.parent) if given.name in ADAPTER_WEIGHTS else given.with_suffix("")
     return shlex.quote(f"{stem}-fixed.safetensors")
+
+
+def _named(place: Path) -> Path:
+    """``place`` by its own name, where it is told by that of another: a copy beside it is called after it."""
+    return place if place.name not in ("", "..") else place.resolve()
 
 
 def _base_option(base: Path | None) -> str:

@@ -234,10 +234,15 @@ class ModelInfo(Value):
     commit: str = ""
 
     @property
+    def file(self) -> FileRecord | None:
+        """The file that ``path`` names, where it is none of a folder; beside it there can be settings."""
+        name = PurePath(self.path).name
+        return next((file for file in self.files if file.path == name), None)
+
+    @property
     def folder(self) -> str:
         """The folder below which ``files`` lie."""
-        is_file = len(self.files) == 1 and PurePath(self.path).name == self.files[0].path
-        return str(PurePath(self.path).parent) if is_file else self.path
+        return self.path if self.file is None else str(PurePath(self.path).parent)
 
 
 class SlotCoverage(Value):

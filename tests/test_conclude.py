@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -143,10 +144,14 @@ def test_phrases_that_an_edited_word_hides_are_told(edited: Pair | None, severit
     ("given", "out"),
     [
         ("a/lora/adapter_model.bin", "a/lora-fixed.safetensors"),
-        ("adapter_model.safetensors", "adapter_model-fixed.safetensors"),
+        ("adapter_model.safetensors", "{here}/lora/last-fixed.safetensors"),
+        ("../adapter_model.safetensors", "{here}/lora-fixed.safetensors"),
+        (".", "{here}/lora/last-fixed"),
         ("a/lora.safetensors", "a/lora-fixed.safetensors"),
         ("a/model/", "a/model-fixed"),
     ],
 )
-def test_a_repaired_copy_goes_beside(given: str, out: str) -> None:
-    assert fix_command(given, None).endswith(f" --out {out}")
+def test_a_repaired_copy_goes_beside(given: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lora/last").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "lora/last")
+    assert fix_command(given, None).endswith(f" --out {out.format(here=tmp_path)}")

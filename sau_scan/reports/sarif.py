@@ -192,8 +192,8 @@ def _location(finding: Finding, model: ModelInfo | None) -> dict[str, Any]:
     """In the model's folder; of what lies in its base's files, in that one's."""
     of_base = finding.location is not None and finding.location.base is not None
     owner = model.base if model is not None and of_base else model
-    root, files = (owner.folder, owner.files) if owner is not None else (".", ())
-    path = finding.location.path if finding.location else _weight_file(finding.component, files)
+    root = owner.folder if owner is not None else "."
+    path = finding.location.path if finding.location else _weight_file(finding.component, owner)
     # Dashboards refuse a result without a line; a weight file has none, so the first stands for the whole.
     place: dict[str, Any] = {
         "physicalLocation": {"artifactLocation": {"uri": _uri(root, path)}, "region": {"startLine": 1}}
@@ -203,12 +203,12 @@ def _location(finding: Finding, model: ModelInfo | None) -> dict[str, Any]:
     return place
 
 
-def _weight_file(component: Component, files: tuple[FileRecord, ...]) -> str:
-    """The largest file of the component: its weights."""
-    folder = _FOLDERS.get(component)
+def _weight_file(component: Component, model: ModelInfo | None) -> str:
+    """The file that was named, or the largest of the component: its weights."""
+    if model is not None and model.file is not None:
+        return model.file.path
+    folder, files = _FOLDERS.get(component), model.files if model is not None else ()
     inside = [file for file in files if folder is not None and file.path.startswith(folder)]
-    if not inside and len(files) == 1:
-        return files[0].path
     return max(inside, key=lambda file: file.size).path if inside else "model_index.json"
 
 

@@ -88,6 +88,25 @@ ADAPTER = BACKDOORED.model_copy(
         ),
     }
 )
+# What PEFT wrote: a file, and the settings beside it.
+PEFT = BACKDOORED.model_copy(
+    update={
+        "model": ModelInfo(
+            path="lora/adapter_model.safetensors",
+            family="Stable Diffusion 1.x",
+            form="LoRA",
+            files=(
+                FileRecord(path="adapter_model.safetensors", size=3_200_000, sha256="2" * 64),
+                FileRecord(path="adapter_config.json", size=800, sha256="3" * 64),
+            ),
+            base=MODEL.model_copy(update={"path": "base"}),
+        ),
+        "findings": (
+            TRIGGER_FINDING,
+            FILE_FINDING.model_copy(update={"location": Location(path="adapter_config.json")}),
+        ),
+    }
+)
 _HOSTILE_MODEL = ModelInfo(
     path=HOSTILE, family=HOSTILE, files=(FileRecord(path=HOSTILE + ".bin", size=3, sha256=HOSTILE),)
 )
@@ -189,6 +208,7 @@ HOSTILE_FIX = FixResult(
 SCANS = {
     "backdoored": BACKDOORED,
     "adapter": ADAPTER,
+    "peft": PEFT,
     "clean": CLEAN,
     "inconclusive": INCONCLUSIVE,
     "hostile": HOSTILE_SCAN,

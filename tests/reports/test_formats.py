@@ -181,6 +181,13 @@ def test_sarif_tells_the_base_from_what_is_used_with_it() -> None:
     assert own.fingerprint != samples.ADAPTER.findings[0].fingerprint
 
 
+def test_sarif_places_what_peft_wrote_in_its_folder() -> None:
+    run = json.loads(render_sarif(samples.PEFT))["runs"][0]
+    places = [r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in run["results"]]
+    assert places == ["lora/adapter_model.safetensors", "lora/adapter_config.json"]
+    assert {*places} < {artifact["location"]["uri"] for artifact in run["artifacts"]}
+
+
 def test_sarif_says_which_findings_a_repair_removed() -> None:
     results = json.loads(render_sarif(samples.REPAIRED))["runs"][0]["results"]
     assert {result["baselineState"] for result in results} == {"absent"}

@@ -21,10 +21,12 @@ from sau_scan.checkpoint.source import ADAPTER_CONFIG
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 from sau_scan.findings import Skipped
 
-# Of two strengths, so many times the other's is still the same LoRA; beyond, it turns pictures into noise.
-FARTHEST = 8.0
-SAME = 1e-6  # ratios of strengths that differ by no more
+FARTHEST = 8.0  # so many times the other's: beyond, a scan of the stronger is not worth its time
 OTHERWISE = "other ways to merge the LoRA"
+AS_USED = (
+    "Scan what you use: the file alone in a folder of its own, as programs merge it that read no settings, or merged "
+    "into its base by the tool that made it, as those that do."
+)
 
 Parts = dict[Part, str]
 
@@ -112,9 +114,10 @@ def parse(
 
 
 def _as_strong(alone: LoraFile, where: str) -> LoraFile:
-    """Of two readings of the strength, the one that is stronger in every module: what the weaker does shows in it.
+    """Of two readings of the strength, the one that is stronger in every module.
 
-    Raises NotACheckpoint where none is, or where the weaker would drown in it.
+    What the weaker does need not show in it; :func:`uneven` says that nobody looked. Raises NotACheckpoint where
+    neither is stronger throughout, and where signs or sizes differ so much that they are hardly one LoRA.
     """
     pairs = alone.pairs.values()
     differing = [pair for pair in pairs if pair.scale != pair.otherwise]
@@ -128,7 +131,7 @@ def _as_strong(alone: LoraFile, where: str) -> LoraFile:
     raise NotACheckpoint(
         f"{where} has a strength of {pair.scale:.3g} by itself and {pair.otherwise:.3g} by {ADAPTER_CONFIG}, in "
         f"{pair.down!a}: no scan of one would tell of the other.",
-        hint=MERGE,
+        hint=AS_USED,
     )
 
 
@@ -154,26 +157,24 @@ def scale_of(pair: Pair, tensors: Mapping[str, Tensor]) -> float:
 
 
 def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> Skipped | None:
-    """The other way to merge this file, where programs do so differently.
+    """The other way to merge this file, where programs do so differently; nobody looked at what comes of that.
 
-    Not all read what PEFT writes beside it. Where that makes the whole weaker alike, it is as with the weight that
-    users set; where it does not, that other mixture was not looked at. diffusers up to 0.42, at least, gives many
-    modules the most frequent alpha where a Kohya file has several.
+    Not all read what PEFT writes beside it. diffusers up to 0.42, at least, gives many modules the most frequent
+    alpha where a Kohya file has several.
     """
     differing = next((pair for pair in lora.pairs.values() if pair.scale != pair.otherwise), None)
     if differing is not None:
         told = f"{differing.scale:.3g} or {differing.otherwise:.3g}, by whether they read {ADAPTER_CONFIG}"
-        reason = f"programs merge it with a strength of {told}; merged as the stronger. {MERGE}"
-        shares = [pair.otherwise / pair.scale for pair in lora.pairs.values() if pair.scale]
-        alike = max(shares) - min(shares) < SAME
-        return Skipped(what=OTHERWISE, reason=reason.removesuffix("."), planned=not alike)
+        reason = f"programs merge it with a strength of {told}; only the stronger was scanned. {AS_USED}"
+        return Skipped(what=OTHERWISE, reason=reason.removesuffix("."), planned=True)
     found = {None if pair.alpha is None else float(tensors[pair.alpha].float()) for pair in lora.pairs.values()}
     if lora.layout != "Kohya" or len(found) < 2:
         return None
     given = sorted(alpha for alpha in found if alpha is not None)
     shown = f"{given[0]:g} to {given[-1]:g}" if len(given) > 1 else f"{given[0]:g} or none"
-    reason = f"modules have different alphas ({shown}), which diffusers mixes up; merged as the file says"
-    return Skipped(what=OTHERWISE, reason=reason)
+    told = f"modules have different alphas ({shown}), which diffusers mixes up; only what the file says was scanned"
+    reason = f"{told}. Where diffusers uses it, merge it into its base with that, and scan the merged checkpoint"
+    return Skipped(what=OTHERWISE, reason=reason, planned=True)
 
 
 def grouped(names: Iterable[str], where: str) -> dict[str, Parts]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS
 from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, components_of, is_text, left_unopened
-from sau_scan.checkpoint.source import INDEX
+from sau_scan.checkpoint.source import ADAPTER_CONFIG, INDEX
 from sau_scan.errors import NotOnHub
 from sau_scan.findings import Skipped, escape
 
@@ -23,9 +24,10 @@ USUAL = (
     "diffusion_pytorch_model{}.safetensors",
     "model{}.safetensors",
     "pytorch_lora_weights{}.bin",
+    "adapter_model{}.bin",
     "learned_embeds{}.bin",
 )
-COMPANIONS = ("adapter_config.json", "config.json")
+COMPANIONS = (ADAPTER_CONFIG, "config.json")
 _MOST_SHOWN = 6
 
 
@@ -67,11 +69,12 @@ def is_plain(name: str) -> bool:
 
 
 def _only(repository: str, names: Sequence[str], variant: str | None) -> str:
+    _require_alone(repository, names)
     for pattern in USUAL:
         for suffix in [f".{variant}", ""] if variant else [""]:
             if pattern.format(suffix) in names:
                 return pattern.format(suffix)
-    top = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
+    top = [name for name in _weights(names) if "/" not in name]
     for kind in (".safetensors", None):
         found = [name for name in top if kind is None or name.lower().endswith(kind)]
         if len(found) == 1:
@@ -80,8 +83,24 @@ def _only(repository: str, names: Sequence[str], variant: str | None) -> str:
     raise NotOnHub(f"{escape(repository)} has no {INDEX}, and {many}.", hint=_offer(repository, names))
 
 
+def _require_alone(repository: str, names: Sequence[str]) -> None:
+    """Of what PEFT wrote, its only weights are taken, as with a folder here: programs differ in which they take."""
+    adapter = next((name for name in ADAPTER_WEIGHTS if name in names and ADAPTER_CONFIG in names), None)
+    other = next((name for name in _weights(names) if name != adapter), None)
+    if adapter and other:
+        shown = escape(repository)
+        raise NotOnHub(
+            f"{shown} holds {adapter} and {escape(other)}; programs differ in which they take.",
+            hint=f"Name the file that you use: {shown}/{adapter} --base BASE.",
+        )
+
+
+def _weights(names: Sequence[str]) -> list[str]:
+    return [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
+
+
 def _offer(repository: str, names: Sequence[str]) -> str:
-    there = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
+    there = _weights(names)
     if not there:
         return "It has no weights; check the name and the --revision."
     shown = ", ".join(escape(name) for name in there[:_MOST_SHOWN])

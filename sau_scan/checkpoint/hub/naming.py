@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
@@ -78,7 +78,9 @@ def from_address(text: str) -> str:
         raise ValueError("only models of the hub are fetched; download it first, and name the file or folder here")
     view = parts[2:3] and parts[2] in _VIEWS
     revision, file = (parts[3] if len(parts) > 3 else "", parts[4:]) if view else ("", parts[2:])
-    name = HubName("/".join(parts[:2]), "/".join(file), revision or DEFAULT_REVISION)
+    name = HubName("/".join(parts[:2]), "/".join(file), revision)
+    if not revision and not looks_like_hub_id(str(name)):  # but elsewhere --revision may still say which
+        name = replace(name, revision=DEFAULT_REVISION)
     if not has_form_of_hub_id(str(name)) or HubName.of(str(name)) != name:  # a part can hold slashes, encoded
         raise ValueError("that is no address of a model, or of a file of one")
     if os.path.lexists(str(name)):

@@ -67,7 +67,7 @@ def test_the_settings_beside_are_read(folder: bool, name: str, tiny_checkpoint: 
     assert "4 or 1" in str(model.uneven)
 
 
-def test_settings_that_make_it_weaker_for_some_hide_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_settings_that_make_it_weaker_for_some_are_not_taken(tiny_checkpoint: Path, tmp_path: Path) -> None:
     model = loaded(peft(tmp_path / "lora", lora_alpha=1.5), tiny_checkpoint)
     assert change(model, tiny_checkpoint).abs().max() > 0.01
     assert "1 or 0.5" in str(model.uneven)
@@ -87,18 +87,16 @@ def test_readings_that_one_scan_cannot_cover_are_refused(
         loaded(peft(tmp_path / "lora", **settings), tiny_checkpoint)
 
 
-@pytest.mark.parametrize(
-    ("settings", "told", "planned"),
-    [({"lora_alpha": 12}, "4 or 1", False), ({"lora_alpha": 12, "alpha_pattern": {UNET[0][1]: 6}}, "2 or 1", True)],
-)
-def test_coverage_tells_of_other_ways_to_merge(
-    settings: dict[str, Any], told: str, planned: bool, tiny_checkpoint: Path, tmp_path: Path
+@pytest.mark.parametrize(("alpha", "told"), [(12, "4 or 1"), (1.5, "1 or 0.5")])
+def test_another_way_to_merge_makes_the_scan_incomplete(
+    alpha: float, told: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Weaker as a whole is what users make of any LoRA; another mixture of its modules is another LoRA."""
+    """A backdoor that acts at one strength need not act at another."""
     options = ScanOptions(base=tiny_checkpoint, budget=Budget.QUICK, max_time=20)
-    result = detect(peft(tmp_path / "lora", **settings), options)
+    result = detect(peft(tmp_path / "lora", lora_alpha=alpha), options)
     left = next(s for s in result.coverage.skipped if s.what == "other ways to merge the LoRA")
-    assert told in left.reason and left.planned == planned
+    assert told in left.reason and left.planned and not result.complete
+    assert "alone in a folder of its own" in left.reason and "merged into its base by the tool" in left.reason
     assert {record.path for record in result.model.files} == {"adapter_model.safetensors", "adapter_config.json"}
 
 

@@ -66,6 +66,7 @@ def test_one_file_by_its_name(hub: FakeHub, folder: dict[str, bytes], fetch: Fet
         (["style.pt"], "style.pt"),
         ([LORA, "other.safetensors", "checkpoint-500/" + LORA], LORA),
         (["learned_embeds.bin", "optimizer.bin"], "learned_embeds.bin"),
+        (["adapter_model.bin", "optimizer.bin"], "adapter_model.bin"),
     ],
 )
 def test_the_file_of_a_repository_without_an_index(hub: FakeHub, fetch: Fetch, names: list[str], chosen: str) -> None:
@@ -78,6 +79,24 @@ def test_a_configuration_beside_the_file_comes_along(hub: FakeHub, fetch: Fetch)
     hub.repo("org/lora").push({"a/adapter_model.safetensors": b"w", "a/adapter_config.json": b"{}", "config.json": b""})
     got = fetch("org/lora/a/adapter_model.safetensors")
     assert files_below(got.folder).keys() == {"a/adapter_model.safetensors", "a/adapter_config.json"}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "other"),
+    [
+        ("adapter_model.safetensors", LORA),
+        ("adapter_model.bin", "decoy.safetensors"),
+        ("adapter_model.safetensors", "last/optimizer.pt"),
+    ],
+)
+def test_what_peft_wrote_is_not_chosen_among_other_weights(
+    hub: FakeHub, fetch: Fetch, adapter: str, other: str
+) -> None:
+    """diffusers prefers its own name to PEFT's, and PEFT its own to any other."""
+    hub.repo("org/lora").push({"adapter_config.json": b"{}", adapter: b"w", other: b"o"})
+    refused(NotOnHub, f"{adapter} and {other}; programs differ", lambda: fetch("org/lora"))
+    assert hub.fetched() == []
+    assert fetch(f"org/lora/{adapter}").root.read_bytes() == b"w"
 
 
 @pytest.mark.parametrize(

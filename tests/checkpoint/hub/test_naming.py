@@ -56,13 +56,14 @@ def test_what_could_be_a_path_here_is_no_id(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("address", "name"),
     [
-        ("https://huggingface.co/org/name", "org/name@main"),
-        ("https://hf.co/org/name/", "org/name@main"),
+        ("https://huggingface.co/org/name", "org/name"),
+        ("https://hf.co/org/name/", "org/name"),
+        ("https://huggingface.co/org/name.pt", "org/name.pt@main"),
         ("https://huggingface.co/org/name/tree/v1", "org/name@v1"),
         ("https://huggingface.co/org/name/tree/refs%2Fpr%2F1", "org/name@refs%2Fpr%2F1"),
         ("https://huggingface.co/org/name/blob/main/a/b.ckpt", "org/name@main/a/b.ckpt"),
         ("https://huggingface.co/org/name/resolve/v1/b.ckpt?download=true", "org/name@v1/b.ckpt"),
-        ("huggingface.co/org/name", "org/name@main"),
+        ("huggingface.co/org/name", "org/name"),
         ("hf.co/org/name/blob/v1/b.ckpt", "org/name@v1/b.ckpt"),
         ("org/name", "org/name"),
     ],
@@ -90,6 +91,8 @@ def test_an_address_is_a_name_of_the_hub_or_nothing(path: str) -> None:
 
 def test_an_address_never_means_what_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("org/name").mkdir(parents=True)
+    assert from_address("https://huggingface.co/org/name") == "org/name@main"
     Path("org/name@main").mkdir(parents=True)
     with pytest.raises(ValueError, match="under that name"):
         from_address("https://huggingface.co/org/name")
@@ -102,6 +105,7 @@ def test_a_revision_in_the_name(hub: FakeHub, folder: dict[str, bytes], fetch: F
     assert fetch(f"org/name@{old}").commit == fetch("org/name@refs%2Fpr%2F1").commit == old
     assert fetch(f"org/name@{old}/{UNET}").root.read_bytes() == folder[UNET]
     refused(UsageError, "another revision", lambda: fetch("org/name@v1", "v2"))
+    assert fetch(from_address("huggingface.co/org/name"), old).commit == old
 
 
 @pytest.mark.parametrize("revision", ["", "../main", "a b", "/main", "x\x1b"])
