@@ -18,7 +18,7 @@ from sau_scan.checkpoint.adapters.inversion import (
 )
 from sau_scan.checkpoint.adapters.layouts import Place, Shapes
 from sau_scan.checkpoint.adapters.lora import LoraFile, delta, parse, uneven
-from sau_scan.checkpoint.adapters.lora_writing import refit
+from sau_scan.checkpoint.adapters.lora_writing import refit, with_one_alpha
 from sau_scan.checkpoint.adapters.rewriting import rewrite
 from sau_scan.checkpoint.adapters.settings import as_metadata
 from sau_scan.checkpoint.components import Disk, load_components
@@ -85,7 +85,8 @@ def lora_content(checkpoint: Checkpoint, family: Family, wanted: Mapping[TensorR
             f"{checkpoint.show(checkpoint.file)} cannot hold the repair: {fitted.drop}.",
             hint="Drop it: without it, the base does not have the trigger.",
         )
-    return _written(checkpoint, lora, tensors, fitted.tensors)
+    evened = with_one_alpha(lora, {**tensors, **fitted.tensors})
+    return _written(checkpoint, lora, tensors, {**fitted.tensors, **evened})
 
 
 def add_words(
@@ -167,7 +168,7 @@ def _content(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 def _written(checkpoint: Checkpoint, lora: LoraFile, tensors: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> bytes:
     file = weight_file(checkpoint, checkpoint.file)
-    if lora.by_config or isinstance(file, PickledFile):
+    if lora.by_config or isinstance(file, PickledFile) or new.keys() - tensors.keys():
         merged = {name: tensor.clone().contiguous() for name, tensor in {**tensors, **new}.items()}
         # The file is written alone: what stood beside it says in its header how strong it is.
         settings = as_metadata(checkpoint.json(ADAPTER_CONFIG), lora.components) if lora.by_config else {}

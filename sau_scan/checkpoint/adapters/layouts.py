@@ -68,6 +68,12 @@ def split(name: str) -> tuple[str, Part] | None:
     return (found[1], Part.ALPHA) if found else None
 
 
+def alpha_beside(name: str) -> str:
+    """What the alpha of a factor's module is called."""
+    found = _FACTOR.fullmatch(name)
+    return f"{found[1] if found else name}.alpha"
+
+
 def other_kind(name: str) -> str | None:
     """What kind of adapter, other than a plain LoRA, a tensor of this name belongs to."""
     return next((kind for part, kind in _OTHER_KINDS.items() if part in name), None)

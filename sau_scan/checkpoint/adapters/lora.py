@@ -156,6 +156,13 @@ def scale_of(pair: Pair, tensors: Mapping[str, Tensor]) -> float:
     return float(tensors[pair.alpha].float().reshape(())) / pair.rank if pair.alpha else pair.scale
 
 
+def alphas(lora: LoraFile, tensors: Mapping[str, Tensor]) -> list[float | None]:
+    """What the modules of a Kohya file have for alpha, pair by pair; nothing for other files, which have none."""
+    if lora.layout != "Kohya":
+        return []
+    return [float(tensors[pair.alpha].float().reshape(())) if pair.alpha else None for pair in lora.pairs.values()]
+
+
 def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> Skipped | None:
     """The other way to merge this file, where programs do so differently; nobody looked at what comes of that.
 
@@ -167,10 +174,10 @@ def uneven(lora: LoraFile, tensors: Mapping[str, Tensor]) -> Skipped | None:
         told = f"{differing.scale:.3g} or {differing.otherwise:.3g}, by whether they read {ADAPTER_CONFIG}"
         reason = f"programs merge it with a strength of {told}; only the stronger was scanned. {AS_USED}"
         return Skipped(what=OTHERWISE, reason=reason.removesuffix("."), planned=True)
-    found = {None if pair.alpha is None else float(tensors[pair.alpha].float()) for pair in lora.pairs.values()}
-    if lora.layout != "Kohya" or len(found) < 2:
+    found = alphas(lora, tensors)
+    if len(set(found)) < 2:
         return None
-    given = sorted(alpha for alpha in found if alpha is not None)
+    given = sorted({alpha for alpha in found if alpha is not None})
     shown = f"{given[0]:g} to {given[-1]:g}" if len(given) > 1 else f"{given[0]:g} or none"
     told = f"modules have different alphas ({shown}), which diffusers mixes up; only what the file says was scanned"
     reason = f"{told}. Where diffusers uses it, merge it into its base with that, and scan the merged checkpoint"

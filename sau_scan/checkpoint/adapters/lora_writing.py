@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.adapters.layouts import Place
-from sau_scan.checkpoint.adapters.lora import LoraFile, Pair, delta, scale_of
+from sau_scan.checkpoint.adapters.layouts import Place, alpha_beside
+from sau_scan.checkpoint.adapters.lora import LoraFile, Pair, alphas, delta, scale_of
 
 # What is written is examined again from disk, which decides; below this it would be another repair than was planned.
 ENOUGH = 0.5
@@ -56,6 +57,24 @@ def refit(
         asked, lost = asked + _energy(repair), lost + _energy(rest)
     share = _share(asked, lost)
     return Refit(new, kept, share, _reason(lora, kept, share))
+
+
+def with_one_alpha(lora: LoraFile, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is to be written, too, so that a Kohya file of several alphas has the most frequent one throughout.
+
+    The second factors make up for it, so that all modules change what they changed: programs then cannot differ.
+    """
+    found = alphas(lora, tensors)
+    if len(set(found)) < 2:
+        return {}
+    alpha = Counter(value for value in found if value).most_common(1)[0][0] if any(found) else 1.0
+    new: dict[str, Tensor] = {}
+    for pair, own in zip(lora.pairs.values(), found, strict=True):
+        if own != alpha:
+            up, given = tensors[pair.up], tensors[pair.alpha] if pair.alpha else torch.tensor(0.0)
+            new[pair.up] = (up.double() * scale_of(pair, tensors) * pair.rank / alpha).to(up.dtype)
+            new[pair.alpha or alpha_beside(pair.down)] = torch.full_like(given, alpha)
+    return new
 
 
 def _factors(pair: Pair, goal: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.adapters.lora import delta
-from sau_scan.checkpoint.adapters.lora_writing import refit
+from sau_scan.checkpoint.adapters.lora import delta, uneven
+from sau_scan.checkpoint.adapters.lora_writing import refit, with_one_alpha
 from sau_scan.checkpoint.adapters.rewriting import rewrite
 from sau_scan.errors import DamagedFile, WriteError
 from tests.checkpoint.adapters.samples import (
@@ -130,3 +130,22 @@ def test_diffusers_makes_of_the_written_file_what_the_repair_wants() -> None:
     assert torch.allclose(after[place], wanted, atol=1e-5)
     before = fused(tiny_pipeline(), tensors)
     assert all(torch.equal(after[other], before[other]) for other in before if other != place)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_is_written_has_one_alpha_and_does_the_same(dtype: torch.dtype) -> None:
+    """diffusers mixes up several; a repaired file that programs read differently could not be verified."""
+    tensors = {name: t.to(dtype) for name, t in make(BASE, LINEAR, kohya_name, alpha=2.0).items()}
+    first, second, *_ = (name for name in tensors if name.endswith(".alpha"))
+    assert not with_one_alpha(read(tensors, BASE), tensors)
+    tensors[first] = torch.tensor(6.0, dtype=dtype)
+    del tensors[second]
+    lora = read(tensors, BASE)
+    new = with_one_alpha(lora, tensors)
+    assert len(new) == 4 and {first, second} <= new.keys()
+    written = tensors | new
+    again = read(written, BASE)
+    assert uneven(lora, tensors) is not None and uneven(again, written) is None
+    for place, pair in lora.pairs.items():
+        assert torch.allclose(delta(again.pairs[place], written), delta(pair, tensors), rtol=2e-3, atol=1e-4)
+    assert not with_one_alpha(again, written)
