@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from os.path import exists, isdir  # unlike Path's, they raise nothing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
@@ -167,7 +168,8 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
     Raises ConfigError when the folder holds none, or one of them is not valid or not where its name says.
     """
     root = path if path is not None else shipped_rules()
-    files = [file for file in sorted(root.glob("*/*.yaml")) if file.parent.name != FILE_RULES]
+    found = sorted(root.glob("*/*.yaml")) if isdir(root) else []
+    files = [file for file in found if file.parent.name != FILE_RULES]
     if not files:
         raise ConfigError(
             f"{escape(str(root))} {_without_rules(root)}",
@@ -186,8 +188,8 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
 
 
 def _without_rules(root: Path) -> str:
-    if not root.is_dir():
-        return "is no folder of rules, but a file" if root.exists() else "does not exist"
+    if not isdir(root):
+        return "is no folder of rules, but a file" if exists(root) else "does not exist"
     loose = next((file.name for file in sorted(root.glob("*.yaml"))), None)
     return f"holds {escape(loose)}, but no folder of a family with rules" if loose else "holds no rules"
 

@@ -20,6 +20,7 @@ from sau_scan.probes.candidates import Candidate
 from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.scan import detect, rank, unscannable
 from sau_scan.tiers.leads import Lead
+from tests.conftest import Lock
 from tests.corpus import formats
 from tests.static.makers import MAKERS, SYSTEM, TEMPLATE
 
@@ -118,6 +119,16 @@ def test_what_cannot_be_opened_is_not_taken_for_a_folder(tmp_path: Path) -> None
             detect(path)
         model = unscannable(path, ScanOptions(), caught.value).model
         assert (model.form, [record.path for record in model.files]) == (form, files)
+
+
+@pytest.mark.parametrize("name", ["locked/model", "a" * 300])
+def test_what_cannot_be_looked_at_is_no_bug(name: str, tmp_path: Path, lock: Lock) -> None:
+    (tmp_path / "locked").mkdir()
+    lock(tmp_path / "locked")
+    for options in (ScanOptions(), ScanOptions(base=tmp_path / name)):
+        with pytest.raises((NotACheckpoint, UsageError)) as caught:
+            detect(tmp_path / name, options)
+        assert unscannable(tmp_path / name, options, caught.value).model.form == "not there"
 
 
 def test_an_error_about_a_harmless_folder_is_told_with_what_was_read(tmp_path: Path) -> None:

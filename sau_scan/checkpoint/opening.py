@@ -6,6 +6,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -60,7 +61,7 @@ def open_checkpoint(
         if adapter is not None:
             require_alone(adapter)
             return _open_file(adapter, base, variant, watch)
-        if base is not None and (root / INDEX).exists():
+        if base is not None and exists(root / INDEX):
             raise UsageError(f"{escape(str(root))} is a whole checkpoint.", hint="Leave --base out.")
         return _open_folder(root, variant, watch)
     return _open_file(root, base, variant, watch)
