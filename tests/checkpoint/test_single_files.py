@@ -160,6 +160,21 @@ def test_what_is_wrong_with_a_base_is_said_of_the_base(tiny_checkpoint: Path, tm
         assert caught.value.exit_code == 2 and "used with" in caught.value.hint
 
 
+def test_a_base_that_lacks_a_part_is_the_wrong_base(tiny_checkpoint: Path, copy_of: Path, tmp_path: Path) -> None:
+    unet, pruned = tmp_path / "unet.safetensors", tmp_path / "pruned.safetensors"
+    safetensors.torch.save_file(bare(tiny_checkpoint, "unet"), unet)
+    whole = single_file(tiny_checkpoint).items()
+    safetensors.torch.save_file({k: v.contiguous() for k, v in whole if not k.startswith("first_stage")}, pruned)
+    (copy_of / "vae/diffusion_pytorch_model.safetensors").unlink()
+    for base, words, hint in (
+        (pruned, f"--base {pruned} holds no vae", "has it: --base BASE"),
+        (copy_of, f"--base {copy_of}/vae has no weights", "with all components"),
+    ):
+        with pytest.raises(UsageError, match=f"^{words}") as caught:
+            load_model(open_checkpoint(unet, base=base))
+        assert hint in caught.value.hint
+
+
 def test_a_single_file_of_another_size_than_the_published_needs_its_base(tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
     safetensors.torch.save_file({k: v.contiguous() for k, v in single_file(tiny_checkpoint).items()}, path)
