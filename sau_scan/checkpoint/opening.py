@@ -134,7 +134,7 @@ def open_base(path: Path, variant: str | None = None, watch: Watch | None = None
         raise UsageError(f"--base {shown} is not a whole checkpoint.", hint=_BASE) from error
     except NotACheckpoint as error:
         told = f"{shown} cannot be used: " if not str(error).startswith(shown) else ""
-        raise UsageError(f"--base {told}{error}", hint=_BASE) from error
+        raise UsageError(f"--base {told}{error}", hint=error.hint) from error
 
 
 def _require_size(folder: Path, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -149,15 +150,19 @@ def test_what_is_wrong_with_a_base_is_said_of_the_base(tiny_checkpoint: Path, tm
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "text.md").write_text("words")
-    for name, words in (
-        ("nope", "nope does not exist"),
-        ("empty", "empty is empty"),
-        ("pipe", "neither a folder nor a regular file"),
-        ("text.md", "no file of weights"),
+    shutil.copytree(tiny_checkpoint, tmp_path / "nested/model")
+    for name, variant, words, advice in (
+        ("nope", None, "nope does not exist", "Check the path"),
+        ("empty", None, "empty is empty", "Give the folder"),
+        ("pipe", None, "neither a folder nor a regular file", "Name a checkpoint"),
+        ("text.md", None, "no file of weights", "Read are"),
+        ("nested/model", "fp16", "no weights of the variant 'fp16'", "Leave --variant out."),
+        ("nested", None, "it has no model_index.json", f"Did you mean {tmp_path}/nested/model?"),
+        ("unet.safetensors", None, "is not a whole checkpoint", "used with"),
     ):
         with pytest.raises(UsageError, match=f"^--base {tmp_path}/.*{words}") as caught:
-            open_vetted(unet, base=tmp_path / name)
-        assert caught.value.exit_code == 2 and "used with" in caught.value.hint
+            open_vetted(unet, base=tmp_path / name, variant=variant)
+        assert caught.value.exit_code == 2 and advice in caught.value.hint
 
 
 def test_a_base_that_lacks_a_part_is_the_wrong_base(tiny_checkpoint: Path, copy_of: Path, tmp_path: Path) -> None:
