@@ -108,7 +108,7 @@ def test_what_is_grave_is_reported_though_the_file_cannot_be_opened(tmp_path: Pa
         assert result.model.form == ("folder" if path.is_dir() else "file")
         (record,) = result.model.files
         assert record.sha256 == hashlib.sha256((path / record.path if path.is_dir() else path).read_bytes()).hexdigest()
-        assert result.coverage.skipped[-1].planned and "give the file itself" not in result.coverage.skipped[-1].reason
+        assert result.coverage.skipped[-1].planned and "Give the file itself" not in result.coverage.skipped[-1].reason
 
 
 def test_what_cannot_be_opened_is_not_taken_for_a_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from os.path import exists  # unlike Path's, it raises nothing
@@ -169,7 +170,8 @@ def _instead(root: Path, names: list[str]) -> str:
         return f"Did you mean {escape(str((root / nested[0]).parent))}?"
     weights = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
     if weights:
-        return f"If it is weights or an adapter, give the file itself: {escape(str(root / weights[0]))} --base BASE."
+        file = shlex.quote(escape(str(root / weights[0])))
+        return f"Give the file itself: {file}; an adapter, or a part of a model, with --base BASE."
     return "Give the folder that StableDiffusionPipeline.save_pretrained wrote."
 
 

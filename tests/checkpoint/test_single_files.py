@@ -151,6 +151,8 @@ def test_what_is_wrong_with_a_base_is_said_of_the_base(tiny_checkpoint: Path, tm
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "text.md").write_text("words")
     shutil.copytree(tiny_checkpoint, tmp_path / "nested/model")
+    (tmp_path / "a; b").mkdir()
+    shutil.copy(unet, tmp_path / "a; b")
     for name, variant, words, advice in (
         ("nope", None, "nope does not exist", "Check the path"),
         ("empty", None, "empty is empty", "Give the folder"),
@@ -158,6 +160,7 @@ def test_what_is_wrong_with_a_base_is_said_of_the_base(tiny_checkpoint: Path, tm
         ("text.md", None, "no file of weights", "Read are"),
         ("nested/model", "fp16", "no weights of the variant 'fp16'", "Leave --variant out."),
         ("nested", None, "it has no model_index.json", f"Did you mean {tmp_path}/nested/model?"),
+        ("a; b", None, "it has no model_index.json", f"itself: '{tmp_path}/a; b/unet.safetensors'; an adapter"),
         ("unet.safetensors", None, "is not a whole checkpoint", "used with"),
     ):
         with pytest.raises(UsageError, match=f"^--base {tmp_path}/.*{words}") as caught:
