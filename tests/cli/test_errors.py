@@ -92,6 +92,17 @@ def test_what_cannot_be_looked_at_is_no_bug(
     assert result.exit_code == code, result.stderr
 
 
+@pytest.mark.parametrize("name", [f"./{LONG}", "./locked/m"])
+def test_a_path_that_cannot_be_looked_at_is_a_model_that_is_not_there(
+    invoke: Invoke, tmp_path: Path, lock: Lock, name: str
+) -> None:
+    (tmp_path / "locked").mkdir()
+    lock(tmp_path / "locked")
+    result = invoke("detect", name)
+    assert result.exit_code == 3, result.stderr
+    assert f"error: {tmp_path / name} does not exist." in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("words", [("m", "--base", ""), ("",), ("hf.co/org",), ("m", "--base", "ftp://x/y")])
 def test_a_name_that_is_no_model_is_told_without_the_type_of_an_error(invoke: Invoke, words: tuple[str, ...]) -> None:
     result = invoke("detect", *words)
