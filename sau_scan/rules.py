@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sau_scan import confusables
 from sau_scan.errors import ConfigError
-from sau_scan.findings import Severity, Slot, escape, unprefixed
+from sau_scan.findings import Severity, Slot, escape
+from sau_scan.invalid import first_problem
 
 MAX_RULE_BYTES = 256 * 1024
 
@@ -253,10 +254,9 @@ def _read_rule(file: Path) -> Rule:
 
 
 def _invalid(name: str, error: ValidationError, model: type[BaseModel]) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    field = ".".join(map(str, first["loc"])) or "the rule"
-    if first["type"] == "extra_forbidden":
+    problem = first_problem(error)
+    field = problem.field or "the rule"
+    if problem.kind == "extra_forbidden":
         known = ", ".join(model.model_fields)
         return ConfigError(f"{name}: unknown field {field!r}", hint=f"Remove or rename it; fields are: {known}.")
-    message = unprefixed(first["msg"])
-    return ConfigError(f"{name}: field {field!r}: {message}", hint=f"Correct {field!r} in this file.")
+    return ConfigError(f"{name}: field {field!r}: {problem.what}", hint=f"Correct {field!r} in this file.")
