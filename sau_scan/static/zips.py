@@ -16,6 +16,8 @@ END64, LOCATOR = b"PK\x06\x06", b"PK\x06\x07"
 CENTRAL, LOCAL, DESCRIPTOR = b"PK\x01\x02", b"PK\x03\x04", b"PK\x07\x08"
 MOST_ENTRIES = 100_000
 MOST_DIRECTORY = 32 * 2**20
+MOST_NAME = 4096  # bytes, as of a path on Linux: no program unpacks a longer one
+MOST_NAMES = 16 * 2**20  # of all entries outside of the directory
 SLACK = 4096  # bytes between entries that alignment explains
 FULL16, FULL32 = 0xFFFF, 0xFFFF_FFFF
 
@@ -192,18 +194,20 @@ def _wide(extra: bytes, narrow: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _local(content: Content, at: int, name: bytes | None) -> tuple[Entry | None, list[str]]:
-    """The entry as its own header has it; ``name`` is what the directory calls it."""
+    """The entry as its own header has it; ``name`` is what the directory calls it. Raises Unfinished when the time is
+    up, or for a name longer than any real one."""
+    content.budget.check()
     record = content.read(at, 30) if 0 <= at <= content.size - 30 else b""
     if record[:4] != LOCAL:
         return None, []
     _, flags, method, _, _, crc, packed, size, name_size, extra_size = struct.unpack("<5H3L2H", record[4:])
-    own = content.read(at + 30, name_size + extra_size)
-    size, packed, _ = _wide(own[name_size:], (size, packed, 0))
-    wrong = []
-    if name is not None and own[:name_size] != name:
-        wrong.append("Its two tables give an entry two names.")
-    entry = Entry(_text(own[:name_size]), at, at + 30 + name_size + extra_size, packed, size, crc, method, flags, 0)
-    return entry, wrong
+    if name_size > MOST_NAME:
+        raise Unfinished(f"{content.shown} has an entry with a name of {name_size:,} bytes")
+    own = content.read(at + 30, name_size)
+    if FULL32 in (size, packed):
+        size, packed, _ = _wide(content.read(at + 30 + name_size, extra_size), (size, packed, 0))
+    wrong = ["Its two tables give an entry two names."] if name is not None and own != name else []
+    return Entry(_text(own), at, at + 30 + name_size + extra_size, packed, size, crc, method, flags, 0), wrong
 
 
 def _differences(entry: Entry, fields: tuple[Any, ...], packed: int, size: int) -> list[str]:
@@ -233,22 +237,29 @@ def _between(content: Content, entries: list[Entry]) -> list[str]:
 def _hidden(content: Content, entries: list[Entry]) -> Iterator[Entry]:
     """Entries that only their local headers know of, in the gaps between the others (or everywhere, without any).
     Raises Unfinished where there are more than in any real archive."""
-    known = sorted((entry.header, entry.begin + entry.packed) for entry in entries)
+    marks = names = 0
+    for start, stop in _gaps(content, entries):
+        found: list[Entry] = []
+        for at in _marks(content, start, stop):
+            entry, _wrong = _local(content, at, None)
+            if entry is not None and entry.name and entry.begin <= stop:
+                found.append(entry)
+                names += len(entry.name)
+            marks += 1
+            if marks > MOST_ENTRIES or names > MOST_NAMES:
+                raise Unfinished(f"{content.shown} has more than {marks - 1:,} entries outside its directory")
+        yield from _ended(found, stop)
+
+
+def _gaps(content: Content, entries: list[Entry]) -> Iterator[tuple[int, int]]:
     position = 0
-    for begin, end in [*known, (content.size, content.size)]:
-        yield from _stray(content, position, begin)
+    for begin, end in [*sorted((e.header, e.begin + e.packed) for e in entries), (content.size, content.size)]:
+        yield position, begin
         position = max(position, end)
 
 
-def _stray(content: Content, start: int, stop: int) -> Iterator[Entry]:
+def _ended(found: list[Entry], stop: int) -> Iterator[Entry]:
     """One of unknown size reaches to the next."""
-    found: list[Entry] = []
-    for at in _marks(content, start, stop):
-        entry, _wrong = _local(content, at, None)
-        if entry is not None and entry.name and entry.begin <= stop:
-            found.append(entry)
-        if len(found) > MOST_ENTRIES:
-            raise Unfinished(f"{content.shown} has more than {MOST_ENTRIES:,} entries outside its directory")
     places = [*(entry.header for entry in found), stop]
     for entry in found:
         behind = places[bisect_left(places, entry.begin)]
