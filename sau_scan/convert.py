@@ -79,7 +79,6 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
     _require_names(source, target)
     shown, real = escape(str(source)), source.resolve()
     with opened(real.parent, real.name) as file:
-        _require_other(source, file)
         digest = _vetted(source, file)
         content = load_tensors(file.fileno(), shown)
         found, dropped, nest = weights(content, shown)
@@ -122,18 +121,6 @@ def _require_names(source: Path, target: Path) -> None:
         raise UsageError(f"{aim} exists, and is not overwritten.", hint="Name a new file.")
 
 
-def _require_other(source: Path, file: BufferedReader) -> None:
-    """Raises UsageError for safetensors, whatever they are called."""
-    if is_safetensors(file.peek(_HEAD)):
-        named = source.suffix.lower() == ".safetensors"
-        raise UsageError(
-            f"{escape(str(source))} is a safetensors file already.",
-            hint="There is nothing to convert; scan it with sau-scan detect."
-            if named
-            else "There is nothing to convert; rename it so that it ends in .safetensors.",
-        )
-
-
 def _vetted(source: Path, file: BufferedReader) -> str:
     """The sha256 of a file that holds nothing but tensors. Raises UnsafeFile for any other, DamagedFile for one that
     is only unreadable."""
@@ -153,11 +140,22 @@ def _vetted(source: Path, file: BufferedReader) -> str:
             hint="Do not load it with anything else. Get the weights as safetensors from their source.",
         )
     if not any(isinstance(note, Finding) and note.id == "file/pickle" for note in notes):
-        raise UsageError(
-            f"{escape(str(source))} is not a file of pickled weights.",
+        raise _other(source, file)
+    return digest
+
+
+def _other(source: Path, file: BufferedReader) -> UsageError:
+    """The error for a harmless file that is no pickle: safetensors, whatever they are called, or anything else."""
+    shown = escape(str(source))
+    file.seek(0)
+    if not is_safetensors(file.read(_HEAD)):
+        return UsageError(
+            f"{shown} is not a file of pickled weights.",
             hint="Give a pickle that torch.save wrote; most are called .ckpt, .pt, .pth or .bin.",
         )
-    return digest
+    named = source.suffix.lower() == ".safetensors"
+    todo = "scan it with sau-scan detect" if named else "rename it so that it ends in .safetensors"
+    return UsageError(f"{shown} is a safetensors file already.", hint=f"There is nothing to convert; {todo}.")
 
 
 def _cure(file: BufferedReader) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sau_scan.checkpoint.tensor_file import is_safetensors
 from sau_scan.convert import convert
 from sau_scan.errors import NotACheckpoint, SauScanError, UnsafeFile, UsageError
 from sau_scan.findings import Finding
@@ -43,6 +44,15 @@ def test_a_tar(tmp_path: Path) -> None:
 def test_safetensors_under_another_name(tmp_path: Path) -> None:
     save_file({"a": torch.ones(3)}, tmp_path / "a.ckpt")
     assert "rename it" in refusal(tmp_path / "a.ckpt", UsageError)
+
+
+def test_a_pickle_that_reads_as_safetensors(tmp_path: Path) -> None:
+    """Its first bytes are a length and a brace, and opcodes that come to nothing."""
+    data = b"\x80\x02\x8a\x05\1\2\0\0{0" + b"cposix\nsystem\nX\2\0\0\0id\x85R." + bytes(100)
+    (tmp_path / "a.ckpt").write_bytes(data)
+    assert is_safetensors(data)
+    told = refusal(tmp_path / "a.ckpt", UnsafeFile)
+    assert "posix.system" in told and "rename" not in told
 
 
 def test_a_pickle_called_safetensors_is_not_sent_here(tmp_path: Path) -> None:
