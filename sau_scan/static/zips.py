@@ -6,7 +6,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sau_scan.checkpoint.downloads import TAIL, ZIP_END, ZIP_END_SIZE, zip_end
 from sau_scan.static.content import WHOLE, Content
@@ -41,6 +41,19 @@ class Entry:
         return self.name.endswith("/") and self.size == 0
 
 
+class End(NamedTuple):
+    """A directory as the record behind it, at ``at``, announces it; its start may be negative."""
+
+    entries: int
+    size: int
+    offset: int
+    at: int
+
+    @property
+    def start(self) -> int:
+        return self.at - self.size
+
+
 @dataclass(frozen=True)
 class Directory:
     """``problems``: sentences about what a reader could trip over or be led astray by."""
@@ -55,10 +68,10 @@ def read_directory(content: Content) -> Directory:
     found = _end(content, problems)
     entries: list[Entry] = []
     if found is not None:
-        start, size, count, base = found
-        entries = list(_central(content, start, size, base, problems))
-        if len(entries) != count:
-            problems.append(f"Its directory announces {count:,} entries and has {len(entries):,}.")
+        base = found.start - found.offset
+        entries = list(_central(content, found.start, found.size, base, problems))
+        if len(entries) != found.entries:
+            problems.append(f"Its directory announces {found.entries:,} entries and has {len(entries):,}.")
         if base:
             problems.append(f"{abs(base):,} bytes stand before the archive, or its directory points elsewhere.")
     problems += _between(content, entries)
@@ -68,8 +81,7 @@ def read_directory(content: Content) -> Directory:
     return Directory((*entries, *hidden), tuple(dict.fromkeys(problems)))
 
 
-def _end(content: Content, problems: list[str]) -> tuple[int, int, int, int] | None:
-    """Start, size and count of the directory, and by how much offsets are shifted."""
+def _end(content: Content, problems: list[str]) -> End | None:
     tail_start, tail = _tail(content)
     at = zip_end(tail)
     if at < 0:
@@ -79,10 +91,10 @@ def _end(content: Content, problems: list[str]) -> tuple[int, int, int, int] | N
         problems.append("It has two ends, and so two directories.")
     if not _fits(tail, at):
         problems.append("Bytes stand behind the archive.")
-    found = _pointed(content, tail_start, tail, at, problems)
-    if found[1] > MOST_DIRECTORY:
-        raise Unfinished(f"{content.shown} has a directory of {found[1]:,} bytes")
-    if found[0] < 0:
+    found = _ends(content, tail_start, tail, at, problems)[0]
+    if found.size > MOST_DIRECTORY:
+        raise Unfinished(f"{content.shown} has a directory of {found.size:,} bytes")
+    if found.start < 0:
         problems.append("Its directory is larger than the archive.")
         return None
     return found
@@ -94,29 +106,28 @@ def _tail(content: Content) -> tuple[int, bytes]:
     return start, content.read(start, content.size - start)
 
 
-def _pointed(content: Content, tail_start: int, tail: bytes, at: int, problems: list[str]) -> tuple[int, int, int, int]:
-    """The directory that the end at ``at`` points to; its start may be negative."""
+def _ends(content: Content, tail_start: int, tail: bytes, at: int, problems: list[str]) -> list[End]:
+    """What the end at ``at`` may mean: readers differ in whether, and where, they look for the record of a large
+    directory."""
     *_, count, size, offset, _comment = struct.unpack("<4H2LH", tail[at + 4 : at + ZIP_END_SIZE])
-    end = tail_start + at
+    plain, wide = End(count, size, offset, tail_start + at), list[End]()
     if tail[max(0, at - 20) : at].startswith(LOCATOR):
-        wide = _end64(content, struct.unpack("<Q", tail[at - 12 : at - 4])[0], end - 20)
-        if wide is None:
+        wide = _ends64(content, struct.unpack("<Q", tail[at - 12 : at - 4])[0], plain.at - 20)
+        if not wide:
             problems.append("Its large directory is not where it says.")
-        else:
-            narrow, (count, size, offset, end) = (count, size, offset), wide
-            if any(n not in (FULL16, FULL32, w) for n, w in zip(narrow, wide, strict=False)):
-                problems.append("Its two ends contradict each other.")
-    start = end - size
-    return start, size, count, start - offset
+        told = [pair for one in wide for pair in zip(plain[:3], one[:3], strict=True)]
+        if len(wide) > 1 or any(narrow not in (FULL16, FULL32, full) for narrow, full in told):
+            problems.append("Its two ends contradict each other.")
+    return [*wide, plain]
 
 
 def has_end(content: Content) -> bool:
     """Whether readers that look for the end first would take it for an archive with a directory."""
     tail_start, tail = _tail(content)
     for at in _positions(tail[: zip_end(tail) + len(ZIP_END)], ZIP_END):
-        start, size, *_ = _pointed(content, tail_start, tail, at, [])
-        if size and start >= 0 and content.read(start, 4) == CENTRAL:
-            return True
+        for end in _ends(content, tail_start, tail, at, []):
+            if end.size and end.start >= 0 and content.read(end.start, 4) == CENTRAL:
+                return True
     return False
 
 
@@ -133,13 +144,16 @@ def _fits(tail: bytes, at: int) -> bool:
     return behind >= 0 and behind == int.from_bytes(tail[at + 20 : at + ZIP_END_SIZE], "little")
 
 
-def _end64(content: Content, offset: int, latest: int) -> tuple[int, int, int, int] | None:
-    for at in (offset, latest - 56):
+def _ends64(content: Content, offset: int, latest: int) -> list[End]:
+    """The record at ``offset``, where its locator says, and the one right before that, which is all that Python asks
+    for."""
+    found = list[End]()
+    for at in dict.fromkeys((offset, latest - 56)):
         record = content.read(at, 56) if 0 <= at <= content.size else b""
         if record[:4] == END64 and len(record) == 56:
-            count, size, start = struct.unpack("<3Q", record[32:56])
-            return count, size, start, at
-    return None
+            entries, size, start = struct.unpack("<3Q", record[32:56])
+            found.append(End(entries, size, start, at))
+    return found
 
 
 def _central(content: Content, start: int, size: int, base: int, problems: list[str]) -> Iterator[Entry]:
