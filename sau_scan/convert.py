@@ -27,7 +27,7 @@ from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, w
 from sau_scan.checkpoint.placing import place
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, is_safetensors, read_entries, tensor_bytes
-from sau_scan.errors import DamagedFile, UnsafeFile, UsageError, WriteError
+from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
 from sau_scan.reports.files import failed
@@ -72,8 +72,8 @@ class Conversion(Value):
 def convert(source: Path | str, target: Path | str, progress: Progress | None = None) -> Conversion:
     """Writes the tensors of the pickle ``source`` to the new file ``target``, and reads them back.
 
-    Raises UsageError, UnsafeFile where the pickle is not one of tensors only, NotACheckpoint, DamagedFile, or
-    WriteError; then ``target`` does not exist.
+    Raises UsageError for names that do not do, NotACheckpoint for what is no pickle of weights, UnsafeFile for one
+    that is not of tensors only, DamagedFile, or WriteError; then ``target`` does not exist.
     """
     source, target, progress = Path(source), Path(target), progress or Silent()
     _require_names(source, target)
@@ -122,8 +122,8 @@ def _require_names(source: Path, target: Path) -> None:
 
 
 def _vetted(source: Path, file: BufferedReader) -> str:
-    """The sha256 of a file that holds nothing but tensors. Raises UnsafeFile for any other, DamagedFile for one that
-    is only unreadable."""
+    """The sha256 of a pickle that holds nothing but tensors. Raises UnsafeFile for what may be dangerous, DamagedFile
+    for what is only unreadable, NotACheckpoint for what is something else."""
     watch = Watch(source.parent, alone=True)
     sink = watch.begin(source.name, file.seek(0, os.SEEK_END), file)
     digest = _sha256(file, sink.update)
@@ -144,18 +144,18 @@ def _vetted(source: Path, file: BufferedReader) -> str:
     return digest
 
 
-def _other(source: Path, file: BufferedReader) -> UsageError:
+def _other(source: Path, file: BufferedReader) -> NotACheckpoint:
     """The error for a harmless file that is no pickle: safetensors, whatever they are called, or anything else."""
     shown = escape(str(source))
     file.seek(0)
     if not is_safetensors(file.read(_HEAD)):
-        return UsageError(
+        return NotACheckpoint(
             f"{shown} is not a file of pickled weights.",
             hint="Give a pickle that torch.save wrote; most are called .ckpt, .pt, .pth or .bin.",
         )
     named = source.suffix.lower() == ".safetensors"
     todo = "scan it with sau-scan detect" if named else "rename it so that it ends in .safetensors"
-    return UsageError(f"{shown} is a safetensors file already.", hint=f"There is nothing to convert; {todo}.")
+    return NotACheckpoint(f"{shown} is a safetensors file already.", hint=f"There is nothing to convert; {todo}.")
 
 
 def _cure(file: BufferedReader) -> str:
