@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
+from sau_scan.checkpoint.downloads import ends_of, spoilt
 from sau_scan.checkpoint.files import opened, require_input
 from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
 from sau_scan.checkpoint.placing import place
@@ -160,11 +160,7 @@ def _other(source: Path, file: BufferedReader) -> NotACheckpoint:
 
 def _cure(file: BufferedReader) -> str:
     """What to do about a file that cannot be read."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(HEAD)
-    file.seek(max(0, size - TAIL))
-    found = spoilt(head, file.read(TAIL), size)
+    found = spoilt(ends_of(file, file.seek(0, os.SEEK_END)))
     return found.hint if found is not None else DOWNLOAD_AGAIN
 
 
