@@ -21,9 +21,11 @@ from typing import Any
 
 from torch import Tensor
 
+from sau_scan.checkpoint.adapters.inversion import A1111
+from sau_scan.checkpoint.adapters.word_files import holds_word, word_file
 from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
 from sau_scan.checkpoint.files import opened, require_input
-from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
+from sau_scan.checkpoint.pickled import Weights, load_tensors, not_plain, require_size, weights
 from sau_scan.checkpoint.placing import place
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, is_safetensors, read_entries, tensor_bytes
@@ -59,7 +61,8 @@ class ConvertedFile(Value):
 
 class Conversion(Value):
     """``dropped``: what was no tensor, or not among the weights. ``shared``: names whose tensors shared memory with
-    another's, and which have copies of their own now. ``nest``: the part of the pickle that the names count from."""
+    another's, and which have copies of their own now. ``nest``: the part of the pickle that the names count from.
+    ``word``: of an embedding, which is written as the file of this word."""
 
     before: ConvertedFile
     after: ConvertedFile
@@ -67,6 +70,7 @@ class Conversion(Value):
     dropped: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     nest: str = ""
+    word: str = ""
 
 
 def convert(source: Path | str, target: Path | str, progress: Progress | None = None) -> Conversion:
@@ -81,10 +85,9 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
     with opened(real.parent, real.name) as file:
         digest = _vetted(source, file)
         content = load_tensors(file.fileno(), shown)
-        found, dropped, nest = weights(content, shown)
-        del content
         size = file.seek(0, os.SEEK_END)
-        _require_storable(found, size, shown)
+        (found, dropped, nest), word = _taken(content, size, source, target)
+        del content
         with _draft(target) as draft:
             written = _write(draft, found, progress)
             _compare(draft, found, progress)
@@ -101,6 +104,7 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
         dropped=dropped,
         shared=_shared(found),
         nest=nest,
+        word=word,
     )
 
 
@@ -156,6 +160,20 @@ def _other(source: Path, file: BufferedReader) -> NotACheckpoint:
     named = source.suffix.lower() == ".safetensors"
     todo = "scan it with sau-scan detect" if named else "rename it so that it ends in .safetensors"
     return NotACheckpoint(f"{shown} is a safetensors file already.", hint=f"There is nothing to convert; {todo}.")
+
+
+def _taken(content: Any, size: int, source: Path, target: Path) -> tuple[Weights, str]:
+    """What is written, and the word of an embedding, which must be that of the new file."""
+    shown = escape(str(source))
+    whole = weights(content, shown)
+    _require_storable(whole.tensors, size, shown)
+    if not holds_word(content, whole.tensors, shown):
+        return whole, ""
+    word, tables, taken, _ = word_file(content, whole.tensors, shown, name=source.stem, new_name=target.stem)
+    _require_storable(tables, size, shown)
+    kept = "name (str)" if A1111 in content else ""
+    left = [f"{escape(name)[:80]} (tensor)" for name in whole.tensors if name not in taken]
+    return Weights(tables, (*(what for what in whole.dropped if what != kept), *left), ""), word
 
 
 def _cure(file: BufferedReader) -> str:

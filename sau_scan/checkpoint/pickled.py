@@ -50,7 +50,7 @@ class PickledFile:
     def entries(self) -> Mapping[str, Entry]:
         # Whoever takes tensors by these names compares the names, and then all bytes, once more.
         with self._mapped(again=False) as found:
-            return _entries(found)
+            return entries_of(found)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -58,7 +58,7 @@ class PickledFile:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         with self._mapped() as found:
-            if _entries(found) != self.entries:
+            if entries_of(found) != self.entries:
                 raise self.checkpoint.changed(self.path)
             for name, tensor in found.items():
                 # Its own memory: what is mapped changes with the file, after it was compared as well.
@@ -82,7 +82,7 @@ class PickledFile:
             )
 
 
-def _entries(found: Mapping[str, Tensor]) -> dict[str, Entry]:
+def entries_of(found: Mapping[str, Tensor]) -> dict[str, Entry]:
     return {name: Entry(t.dtype, tuple(t.shape), 0, t.nbytes) for name, t in found.items()}
 
 
@@ -154,7 +154,7 @@ def weights(content: Any, where: str) -> Weights:
     for _ in range(DEEPEST):
         nests = [nest for nest in NESTS if isinstance(content, dict) and _holds_tensors(content.get(nest))]
         if len(nests) > 1:
-            raise _ambiguous(where, f"weights under {nests[0]!a} and under {nests[1]!a}")
+            raise ambiguous(where, f"weights under {nests[0]!a} and under {nests[1]!a}")
         if not nests:
             break
         dropped += [_words(str(key), value) for key, value in content.items() if key != nests[0]]
@@ -167,14 +167,14 @@ def weights(content: Any, where: str) -> Weights:
             dropped.append(_words(name, value))
             unnamed |= {name} if isinstance(value, Tensor) else set()
         elif name in found:
-            raise _ambiguous(where, f"two tensors called {name!a}")
+            raise ambiguous(where, f"two tensors called {name!a}")
         elif value.layout is not torch.strided or value.is_meta:
             raise not_plain(where, name, value)
         else:
             found[name] = value.detach()
     twice = next((name for name in found if name in unnamed), None)
     if twice is not None:  # the key 1 beside '1'
-        raise _ambiguous(where, f"two tensors called {twice!a}")
+        raise ambiguous(where, f"two tensors called {twice!a}")
     if not found:
         some = ", ".join(dropped[:3]) or "nothing"
         raise NotACheckpoint(
@@ -215,7 +215,7 @@ def _tensors_in(value: Any, depth: int) -> int:
     return sum(_tensors_in(one, depth + 1) for one in inner) if depth <= 2 * DEEPEST else 0
 
 
-def _ambiguous(where: str, what: str) -> UnsafeFile:
+def ambiguous(where: str, what: str) -> UnsafeFile:
     return UnsafeFile(
         f"{where} holds {what}: which is meant depends on who reads it.",
         hint="Ask its author for the weights as safetensors.",

@@ -38,6 +38,12 @@ def test_the_command(tmp_path: Path) -> None:
     assert len(Conversion.model_validate(json.loads(out)).tensors) == len(STATE)
 
 
+def test_the_word_of_an_embedding(tmp_path: Path) -> None:
+    source = saved(tmp_path, {"string_to_param": {"*": torch.ones(1, 16)}, "name": "moon"})
+    code, out, _ = run(source, tmp_path / "new.safetensors")
+    assert code == 0 and "'moon', as before" in out and "left out   nothing" in out
+
+
 def test_exit_codes_of_the_command(tmp_path: Path) -> None:
     target = tmp_path / "new.safetensors"
     evil = saved(tmp_path, {"x": Canary(tmp_path / "canary")}, "evil.ckpt")

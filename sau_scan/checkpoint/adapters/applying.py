@@ -21,16 +21,15 @@ from sau_scan.checkpoint.adapters.lora import LoraFile, delta, parse, uneven
 from sau_scan.checkpoint.adapters.lora_writing import refit
 from sau_scan.checkpoint.adapters.rewriting import rewrite
 from sau_scan.checkpoint.adapters.settings import as_metadata
+from sau_scan.checkpoint.adapters.word_files import word_file
 from sau_scan.checkpoint.components import Disk, load_components
 from sau_scan.checkpoint.families import Family
-from sau_scan.checkpoint.forms import form_of
 from sau_scan.checkpoint.naming import canonical
 from sau_scan.checkpoint.pickled import PickledFile
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
-from sau_scan.checkpoint.tensor_file import read_entries
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
-from sau_scan.errors import BeyondRepair, DamagedFile, NotACheckpoint
+from sau_scan.errors import BeyondRepair, NotACheckpoint
 from sau_scan.findings import Skipped
 
 TABLE = "embeddings.token_embedding.weight"
@@ -134,22 +133,11 @@ def rows_content(checkpoint: Checkpoint, wanted: Mapping[TensorRef, Tensor]) -> 
         viewed(tensors[ref.name], ref.view).copy_(value)
     if not isinstance(file, PickledFile):
         return rewrite(checkpoint.read_buffer(checkpoint.file), tensors, checkpoint.show(checkpoint.file))
-    where = checkpoint.show(checkpoint.file)
-    word, paths, _ = find_tables(file.content, checkpoint.root.stem, where)
-    # Tables that name their encoders keep their names, and with them the file's name as the word.
-    tables = {key or word: tensors[".".join(path)].contiguous() for key, path in paths.items()}
-    data = safetensors.torch.save(tables, metadata={"format": "pt"})
+    name, where = checkpoint.root.stem, checkpoint.show(checkpoint.file)
     try:
-        form = form_of(read_entries(data, where))
-        said = find_tables(tables, checkpoint.root.stem, where)[0] if form is Form.EMBEDDING else None
-    except (DamagedFile, NotACheckpoint):
-        said = None
-    if said != word:
-        raise BeyondRepair(
-            f"{where} holds the word {word!a}, which no safetensors file of an embedding can say.",
-            hint="Do not use this file, or save it under another word.",
-        )
-    return data
+        return word_file(file.content, tensors, where, name=name, new_name=name).data
+    except NotACheckpoint as error:
+        raise BeyondRepair(str(error), hint=error.hint) from error
 
 
 def named_by_file(checkpoint: Checkpoint) -> bool:

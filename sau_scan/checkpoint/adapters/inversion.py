@@ -95,7 +95,7 @@ def read_inversion(
     Raises NotACheckpoint for something else, DamagedFile, or UsageError for a base that does not fit.
     """
     word, found, layout = find_tables(content, name, where)
-    if not isinstance(word, str) or not 0 < len(word) <= LONGEST_WORD or not _encodable(word):
+    if not isinstance(word, str) or not 0 < len(word) <= LONGEST_WORD or not encodable(word):
         raise DamagedFile(f"{where} names no usable word: {ascii(word)[:60]}.", hint=AGAIN)
     tensors = {path: _matrix(_at(content, path), path, where) for path in found.values()}
     paths = _by_encoder(found, tensors, widths, where, base)
@@ -205,5 +205,5 @@ def _suited(width: int) -> str:
     return f": {known[width]}" if width in known else ""
 
 
-def _encodable(word: str) -> bool:
+def encodable(word: str) -> bool:
     return not any(0xD800 <= ord(character) < 0xE000 for character in word)
