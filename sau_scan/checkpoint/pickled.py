@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint
-from sau_scan.checkpoint.tensor_file import Entry, is_safetensors
+from sau_scan.checkpoint.tensor_file import Entry, is_plain, is_safetensors
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from sau_scan.findings import escape
 
@@ -168,7 +168,7 @@ def weights(content: Any, where: str) -> Weights:
             unnamed |= {name} if isinstance(value, Tensor) else set()
         elif name in found:
             raise ambiguous(where, f"two tensors called {name!a}")
-        elif value.layout is not torch.strided or value.is_meta:
+        elif not is_plain(value):
             raise not_plain(where, name, value)
         else:
             found[name] = value.detach()
@@ -238,7 +238,7 @@ def not_plain(where: str, name: str, tensor: Tensor) -> NotACheckpoint:
             f"{where} holds {name!a} without data: it was saved from a model that was never filled.",
             hint="Have its author save the weights themselves.",
         )
-    layout = "" if tensor.layout is torch.strided else f"{tensor.layout} "
+    layout = "nested " if tensor.is_nested else "" if tensor.layout is torch.strided else f"{tensor.layout} "
     kind = f"{layout}{tensor.dtype}".replace("torch.", "")
     return NotACheckpoint(
         f"{where} holds {name!a} as {kind}, which is not stored as safetensors here.",

@@ -14,6 +14,7 @@ from sau_scan.checkpoint.adapters.inversion import (
     extend_rows,
     extend_tokenizer,
     find_tables,
+    joined,
     read_inversion,
 )
 from sau_scan.checkpoint.adapters.layouts import Place, Shapes
@@ -25,7 +26,7 @@ from sau_scan.checkpoint.adapters.word_files import word_file
 from sau_scan.checkpoint.components import Disk, load_components
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.naming import canonical
-from sau_scan.checkpoint.pickled import PickledFile
+from sau_scan.checkpoint.pickled import PickledFile, ambiguous
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
@@ -103,7 +104,7 @@ def add_words(
         grown = extend_rows(table.weight.detach(), ids, inversion.rows[encoder])
         table.weight = nn.Parameter(grown, requires_grad=False)
         table.num_embeddings = modules[encoder].config.vocab_size = len(grown)
-        name = ".".join(inversion.paths[encoder])
+        name = joined(inversion.paths[encoder])
         flat = len(weight_file(checkpoint, checkpoint.file).entries[name].shape) == 1
         for number, row in enumerate(ids):
             disk[encoder, f"{TABLE}[{row}]"] = TensorRef(checkpoint.file, name, "" if flat else f"[{number}]")
@@ -111,7 +112,7 @@ def add_words(
 
 
 def read_rows(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any]) -> Inversion:
-    """The textual inversion that the file holds. Raises NotACheckpoint, DamagedFile or UsageError."""
+    """The textual inversion that the file holds. Raises NotACheckpoint, DamagedFile, UnsafeFile or UsageError."""
     content = _content(checkpoint)
     widths = {
         encoder: modules[encoder].get_input_embeddings().weight.shape[1]
@@ -119,7 +120,11 @@ def read_rows(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any]
         if encoder in modules
     }
     where = checkpoint.show(checkpoint.file)
-    return read_inversion(content, widths, name=checkpoint.root.stem, where=where, base=family.title)
+    inversion = read_inversion(content, widths, name=checkpoint.root.stem, where=where, base=family.title)
+    entries = weight_file(checkpoint, checkpoint.file).entries
+    if not all(name in entries for name in map(joined, inversion.paths.values())):
+        raise ambiguous(where, "an embedding among other things")
+    return inversion
 
 
 def rows_content(checkpoint: Checkpoint, wanted: Mapping[TensorRef, Tensor]) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 from torch import Tensor
 
-from sau_scan.checkpoint.adapters.inversion import A1111, LONGEST_WORD, encodable, find_tables
+from sau_scan.checkpoint.adapters.inversion import A1111, LONGEST_WORD, encodable, find_tables, joined
 from sau_scan.checkpoint.forms import form_of
 from sau_scan.checkpoint.pickled import ambiguous, entries_of
 from sau_scan.checkpoint.source import Form
@@ -34,7 +34,7 @@ def holds_word(content: Any, tensors: Mapping[str, Tensor], where: str) -> bool:
     if not embedding and not listed:
         return False
     try:
-        taken = _taken(find_tables(content, "", where)[1])
+        taken = [*map(joined, find_tables(content, "", where)[1].values())]
     except NotACheckpoint:
         if listed:
             raise
@@ -53,7 +53,7 @@ def word_file(
     Raises NotACheckpoint for a word that such a file cannot say.
     """
     word, paths, layout = find_tables(content, name, where)
-    taken = _taken(paths)
+    taken = tuple(map(joined, paths.values()))
     # Tables that name their encoders keep their names, and with them the file's name as the word.
     names = [key or word for key in paths]
     if isinstance(word, str) and 0 < len(word) <= LONGEST_WORD and encodable(word):
@@ -80,7 +80,3 @@ def _said(tables: Mapping[str, Tensor], data: bytes, name: str, where: str) -> A
         return find_tables(tables, name, where)[0] if form is Form.EMBEDDING else None
     except (DamagedFile, NotACheckpoint):
         return None
-
-
-def _taken(paths: Mapping[str, tuple[Any, ...]]) -> tuple[str, ...]:
-    return tuple(".".join(map(str, path)) for path in paths.values())
