@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +111,21 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_of(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the tiny checkpoint that a test may change."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+
+@pytest.fixture
+def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Takes the permission to read a file, from root as well."""
+
+    def take(path: Path) -> None:
+        real_open, real_access, place = os.open, os.access, path.resolve()
+
+        def refusing(name: Any, *given: Any, **options: Any) -> int:
+            if str(name) == str(place):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+            return real_open(name, *given, **options)
+
+        monkeypatch.setattr("os.open", refusing)
+        monkeypatch.setattr("os.access", lambda name, mode: Path(name).resolve() != place and real_access(name, mode))
+
+    return take

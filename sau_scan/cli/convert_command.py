@@ -32,7 +32,9 @@ class Form(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="A.ckpt", help="Pickled weights, as torch.save writes them.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="A.ckpt", readable=False, help="Pickled weights, as torch.save writes them.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="B.safetensors", help="New file; nothing is overwritten.")],
     format_: Annotated[
         Form, typer.Option("--format", "-f", help="What is told on stdout; json lists every tensor.")

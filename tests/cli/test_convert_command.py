@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -61,3 +62,9 @@ def test_names_are_shown_escaped(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("convert", "a\u202eb.ckpt", "b.safetensors", "--format", "json")
     assert result.stdout.isascii()
     assert json.loads(result.stdout)["before"]["path"] == "a\u202eb.ckpt"
+
+
+def test_a_file_that_may_not_be_read(invoke: Invoke, tmp_path: Path, deny: Callable[[Path], None]) -> None:
+    deny(saved(tmp_path, STATE))
+    result = invoke("convert", "old.ckpt", "new.safetensors")
+    assert result.exit_code == 3 and "cannot be read: Permission denied" in result.stderr
