@@ -32,7 +32,7 @@ from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, is_safetensors
 from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
-from sau_scan.reports.files import failed
+from sau_scan.reports.files import DRAFT, failed
 from sau_scan.reports.words import count
 from sau_scan.static import Watch, blocks
 
@@ -121,8 +121,13 @@ def _require_names(source: Path, target: Path) -> None:
     if not target.absolute().parent.is_dir():
         parent = escape(str(target.absolute().parent))
         raise WriteError(f"{parent} does not exist.", hint="Create it first (mkdir -p).")
-    if os.path.lexists(target):
-        raise UsageError(f"{aim} exists, and is not overwritten.", hint="Name a new file.")
+    try:
+        target.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise failed(target, error) from error
+    raise UsageError(f"{aim} exists, and is not overwritten.", hint="Name a new file.")
 
 
 def _vetted(source: Path, file: BufferedReader) -> str:
@@ -219,7 +224,7 @@ def _shared(found: Mapping[str, Tensor]) -> tuple[str, ...]:
 @contextmanager
 def _draft(target: Path) -> Iterator[Path]:
     """A new file beside ``target`` that is gone at the end of the block. Raises WriteError where the disk fails."""
-    draft = target.absolute().with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    draft = target.absolute().with_name(f"{DRAFT}{secrets.token_hex(4)}.partial")
     try:
         draft.touch(exist_ok=False)
         yield draft

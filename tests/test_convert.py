@@ -182,6 +182,12 @@ def test_missing_places(tmp_path: Path, target: Path) -> None:
     assert "mkdir" in caught.value.hint
 
 
+def test_the_longest_name(tmp_path: Path) -> None:
+    source, name = saved(tmp_path, STATE), f"{'x' * 243}.safetensors"
+    refused(WriteError, "File name too long", source, tmp_path / f"x{name}")
+    assert convert(source, tmp_path / name).after.size
+
+
 def test_its_content_says_what_it_is(tmp_path: Path, target: Path) -> None:
     assert len(convert(saved(tmp_path, STATE, "weights.dat"), target).tensors) == len(STATE)
 

@@ -18,8 +18,7 @@ from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
 
-# A draft has a draft of its own: .NAME.1234abcd.draft, and a name of the same kind around that.
-LONGEST_ENDING = ".12345678..draft.partial"
+DRAFT = ".sau-scan-"  # what is not whole yet is called so; never after its place, whose name may be as long as any
 
 
 def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
@@ -36,8 +35,13 @@ def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
         _check_beside(out, beside)
     try:
         # Trying is surer than asking: some file systems refuse what their permissions allow, or so long a name.
-        trial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST_ENDING, dir=target.parent))
+        trial = Path(tempfile.mkdtemp(prefix=DRAFT, suffix=".partial", dir=target.parent))
     except OSError as error:
+        raise write_failed(out, error) from error
+    try:
+        (trial / target.name).touch()
+    except OSError as error:
+        remove_folder(trial)
         raise write_failed(out, error) from error
     try:
         if root.is_file():
@@ -140,7 +144,7 @@ def write_patched(
     draft: Path | None = None
     moved = False
     try:
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=parent))
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, suffix=".partial", dir=parent))
         _fill(draft, checkpoint, patch, extra)
         os.rename(draft, target)
         moved = True
@@ -158,7 +162,7 @@ def _write_file(checkpoint: Checkpoint, patch: WeightPatch, out: Path) -> Path:
     content, parent = rewritten(checkpoint, checkpoint.file, patch), out.resolve().parent
     placed = False
     try:
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=parent) as draft:
+        with tempfile.TemporaryDirectory(prefix=DRAFT, suffix=".partial", dir=parent) as draft:
             _write(Path(draft), out.name, content)
             place(Path(draft) / out.name, out)
             placed = True
