@@ -26,10 +26,10 @@ from sau_scan.checkpoint.adapters.word_files import holds_word, word_file
 from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
 from sau_scan.checkpoint.files import opened, require_input
 from sau_scan.checkpoint.pickled import Weights, load_tensors, not_plain, require_size, weights
-from sau_scan.checkpoint.placing import place
+from sau_scan.checkpoint.placing import place, require_parent
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, is_safetensors, read_entries, tensor_bytes
-from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError, WriteError
+from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
 from sau_scan.reports.files import DRAFT, failed
@@ -118,10 +118,8 @@ def _require_names(source: Path, target: Path) -> None:
         raise UsageError(f"{shown} is not a regular file.", hint="Name a file of pickled weights.")
     if target.suffix != ".safetensors":
         raise UsageError(f"{aim} does not end in .safetensors.", hint="Name a new file that does.")
-    if not target.absolute().parent.is_dir():
-        parent = escape(str(target.absolute().parent))
-        raise WriteError(f"{parent} does not exist.", hint="Create it first (mkdir -p).")
     try:
+        require_parent(target)
         target.lstat()
     except FileNotFoundError:
         return

@@ -49,13 +49,14 @@ def bits(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
     return tensor.dtype, tensor.shape, tensor.resolve_neg().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def refused(kind: type[SauScanError], words: str, source: Path, target: Path) -> None:
+def refused(kind: type[SauScanError], words: str, source: Path, target: Path, folder: Path | None = None) -> None:
     """Nothing is left behind, not even a draft."""
-    before = {*target.parent.iterdir()}
+    folder = folder or target.parent
+    before = {*folder.iterdir()}
     with pytest.raises(kind, match=words) as caught:
         convert(source, target)
     assert type(caught.value) is kind and caught.value.hint
-    assert {*target.parent.iterdir()} == before
+    assert {*folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["old.ckpt", "old.bin", "old.pt", "old.PTH"])
@@ -180,6 +181,9 @@ def test_missing_places(tmp_path: Path, target: Path) -> None:
     with pytest.raises(WriteError, match=r"none does not exist") as caught:
         convert(saved(tmp_path, STATE), tmp_path / "none" / "new.safetensors")
     assert "mkdir" in caught.value.hint
+    (tmp_path / "link").symlink_to("nowhere")
+    for place, what in (("old.ckpt", "a file, not a folder"), ("link", "a link to what does not exist")):
+        refused(WriteError, f"{place} is {what}", tmp_path / "old.ckpt", tmp_path / place / "new.safetensors", tmp_path)
 
 
 def test_the_longest_name(tmp_path: Path) -> None:

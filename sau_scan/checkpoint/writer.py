@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.adapters.peft import adapter_in
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.placing import place, sync_folder, write_new
+from sau_scan.checkpoint.placing import place, require_parent, sync_folder, write_new
 from sau_scan.checkpoint.rewriting import copied, rewritten, written_as
 from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
@@ -62,13 +62,12 @@ def _check_place(root: Path, out: Path) -> None:
     try:
         source, target = root.resolve(), out.resolve()
         out.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, RuntimeError) as error:  # by Python's version, a circle of links is either
         raise write_failed(out, error) from error
     _check_apart(source, target, out)
-    if not target.parent.is_dir():
-        raise WriteError(f"{escape(str(target.parent))} does not exist.", hint="Create it first (mkdir -p).")
+    require_parent(target)
     if source.is_file():
         _check_file(out)
         return

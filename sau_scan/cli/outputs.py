@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
+from sau_scan.checkpoint.placing import require_parent
 from sau_scan.cli.guard import silence_stdout
 from sau_scan.console import stdout_console
-from sau_scan.errors import UsageError, WriteError
+from sau_scan.errors import UsageError
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.reports import FORMATS
 from sau_scan.reports.files import DRAFT, failed, write_atomically
@@ -39,11 +40,9 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
         renderer_for(file)
         shown = escape(str(file))
         _check_kind(file, shown)
-        parent = file.absolute().parent
-        if not parent.is_dir():
-            raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")
         try:
-            with tempfile.TemporaryFile(dir=parent, prefix=DRAFT):  # trying is surer than asking
+            require_parent(file)
+            with tempfile.TemporaryFile(dir=file.absolute().parent, prefix=DRAFT):  # trying is surer than asking
                 pass
         except OSError as error:
             raise failed(file, error) from error

@@ -133,6 +133,13 @@ def test_outs_that_are_refused(where: str, copy_of: Path) -> None:
     assert hashes(copy_of.parent) == before
 
 
+@pytest.mark.parametrize("where", ["file/out", "file/a/out"])
+def test_an_out_below_a_file(where: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(WriteError, match="file is a file, not a folder"):
+        writer.check_out(tiny_checkpoint, tmp_path / where)
+
+
 def test_an_empty_folder_is_a_fine_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     checkpoint = open_checkpoint(tiny_checkpoint)

@@ -20,6 +20,9 @@ from tests.reports import samples
     [
         (("detect", "m", "-o", "a.html"), 2, "names no report format"),
         (("detect", "m", "-o", "missing/a.json"), 3, "does not exist"),
+        (("detect", "m", "-o", "loose.yaml/a.json"), 3, "loose.yaml is a file, not a folder."),
+        (("detect", "m", "-o", "loose.yaml/b/a.json"), 3, "loose.yaml is a file, not a folder."),
+        (("detect", "m", "-o", f"{'x' * 256}/a.json"), 3, "Take a shorter name"),
         (("detect", "m", "-o", f"{'x' * 251}.json"), 3, "Take a shorter name"),
         (("detect", "m", "-o", "m/a.json"), 2, "inside the model"),
         (("detect", "m", "--fix"), 2, "--fix and --out belong together"),
