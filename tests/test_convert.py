@@ -122,6 +122,18 @@ def test_what_cannot_be_converted_truly(
     refused(kind, words, saved(tmp_path, content), target)
 
 
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (frozenset([1]), r"plain values \(.*frozenset\), and"),
+        (np.float64(0.5), r"plain values \(numpy.*scalar\), and"),
+        pytest.param(2**20_000, "opcode LONG4, which torch's reader", id="a long number"),
+    ],
+)
+def test_what_is_refused_is_named(tmp_path: Path, target: Path, extra: Any, named: str) -> None:
+    refused(UnsafeFile, named, saved(tmp_path, {"x": torch.ones(2), "extra": extra}), target)
+
+
 class Canary:
     def __init__(self, place: Path) -> None:
         self.place = place

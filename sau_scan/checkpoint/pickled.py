@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickletools
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,13 +109,23 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
         if other is not None:
             raise other from error
         if "WeightsUnpickler" in str(error) or "weights_only" in str(error).lower():
-            raise UnsafeFile(
-                f"{where} holds more than tensors and plain values, and is not opened.",
-                hint="Values of NumPy are enough for that. Get the weights as safetensors from their source.",
-            ) from error
+            raise _refused(where, str(error)) from error
         raise DamagedFile(
             f"{where} cannot be read as a file of tensors: it is damaged, or cut short.", hint=DOWNLOAD_AGAIN
         ) from error
+
+
+def _refused(where: str, told: str) -> UnsafeFile:
+    """``told``: what torch's reader says of its refusal."""
+    hint = "Get the weights as safetensors from their source."
+    number = re.search(r"Unsupported operand (\d+)", told)
+    if number is not None:
+        opcode = next((code.name for code in pickletools.opcodes if code.code == chr(int(number[1]))), number[1])
+        what = f"is not opened: its pickle uses the opcode {opcode}, which torch's reader of tensors does not take"
+        return UnsafeFile(f"{where} {what}.", hint=hint)
+    name = re.search(r"Unsupported global: GLOBAL (.+?) was not", told, re.DOTALL)
+    what = f" ({escape(name[1])[:80]})" if name is not None else ""
+    return UnsafeFile(f"{where} holds more than tensors and plain values{what}, and is not opened.", hint=hint)
 
 
 def _other_kind(source: int | BytesIO, where: str) -> CheckpointError | None:
