@@ -25,11 +25,11 @@ from sau_scan.checkpoint.adapters.inversion import A1111
 from sau_scan.checkpoint.adapters.word_files import holds_word, word_file
 from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
 from sau_scan.checkpoint.files import opened, require_input
-from sau_scan.checkpoint.pickled import Weights, load_tensors, not_plain, require_size, weights
+from sau_scan.checkpoint.pickled import Weights, load_tensors, not_plain, other_kind, require_size, weights
 from sau_scan.checkpoint.placing import place, require_parent
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, is_safetensors, read_entries, tensor_bytes
-from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
 from sau_scan.reports.files import DRAFT, failed
@@ -151,12 +151,12 @@ def _vetted(source: Path, file: BufferedReader) -> str:
     return digest
 
 
-def _other(source: Path, file: BufferedReader) -> NotACheckpoint:
+def _other(source: Path, file: BufferedReader) -> CheckpointError:
     """The error for a harmless file that is no pickle: safetensors, whatever they are called, or anything else."""
     shown = escape(str(source))
     file.seek(0)
     if not is_safetensors(file.read(_HEAD)):
-        return NotACheckpoint(
+        return other_kind(file.fileno(), shown) or NotACheckpoint(
             f"{shown} is not a file of pickled weights.",
             hint="Give a pickle that torch.save wrote; most are called .ckpt, .pt, .pth or .bin.",
         )

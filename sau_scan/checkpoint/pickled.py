@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
@@ -26,9 +27,10 @@ DEEPEST = 4
 # Tied weights take more than the pickle has; a tensor that repeats one number would take any size.
 MOST_GROWTH, SLACK = 4, 2**24
 MOST_IN_MEMORY = 2**30
-# The number that torch.save began its files with before they were archives.
-_OLD = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-_HEAD, _TAR = 512, slice(257, 262)
+# The number that torch.save began its files with before they were archives, in its protocols.
+_OLD = (b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"119547037146038801333356")
+_START, _HEAD, _TAR = 2**20, 512, slice(257, 262)
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")  # with a first file, and with none
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
             # Files of before torch 1.6 cannot be mapped.
             return torch.load(place, weights_only=True, map_location="cpu")
     except Exception as error:  # the reader raises anything on hostile content
-        other = _other_kind(source, where)
+        other = other_kind(source, where)
         if other is not None:
             raise other from error
         if "WeightsUnpickler" in str(error) or "weights_only" in str(error).lower():
@@ -128,23 +130,45 @@ def _refused(where: str, told: str) -> UnsafeFile:
     return UnsafeFile(f"{where} holds more than tensors and plain values{what}, and is not opened.", hint=hint)
 
 
-def _other_kind(source: int | BytesIO, where: str) -> CheckpointError | None:
+def other_kind(source: int | BytesIO, where: str) -> CheckpointError | None:
     """What to say of a file that torch.save did not write; None where it may have."""
-    head = os.pread(source, _HEAD, 0) if isinstance(source, int) else source.getvalue()[:_HEAD]
-    if is_safetensors(head):
+    start = os.pread(source, _START, 0) if isinstance(source, int) else source.getvalue()[:_START]
+    if is_safetensors(start):
         return NotACheckpoint(
             f"{where} is a safetensors file, not what its name says.", hint="Rename it so that it ends in .safetensors."
         )
-    if head[_TAR] == b"ustar":
+    archive = "tar" if start[_TAR] == b"ustar" else "zip" if _is_other_zip(source, start) else ""
+    if archive:
         return NotACheckpoint(
-            f"{where} is a tar archive, not weights.", hint="Unpack it, and name the file of weights that is in it."
+            f"{where} is a {archive} archive, not weights.",
+            hint="Unpack it, and name the file of weights that is in it.",
         )
-    if head.startswith(b"\x80") and _OLD not in head:
+    own = start.startswith(_ZIPS) or any(number in start[:_HEAD] for number in _OLD)
+    if not own and (start.startswith(b"\x80") or _is_pickle(start)):
         return NotACheckpoint(
             f"{where} is a pickle, but none that torch.save wrote.",
             hint="Weights are in none such. Get them as safetensors from their source.",
         )
     return None
+
+
+def _is_other_zip(source: int | BytesIO, start: bytes) -> bool:
+    """Whether it is a whole archive without the part that torch reads first."""
+    if not start.startswith(_ZIPS):
+        return False
+    try:
+        with open(source, "rb", closefd=False) if isinstance(source, int) else BytesIO(source.getvalue()) as file:
+            return not any(name.rpartition("/")[2] == "data.pkl" for name in ZipFile(file).namelist())
+    except Exception:  # the reader raises anything on hostile content
+        return False
+
+
+def _is_pickle(start: bytes) -> bool:
+    """Whether it is opcodes to an end; those of the first protocols do not begin with a mark."""
+    try:
+        return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(start))
+    except Exception:  # as above
+        return False
 
 
 class Weights(NamedTuple):
