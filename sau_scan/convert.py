@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sau_scan.checkpoint.adapters.inversion import A1111
 from sau_scan.checkpoint.adapters.word_files import holds_word, word_file
-from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
+from sau_scan.checkpoint.downloads import ends_of, spoilt
 from sau_scan.checkpoint.files import opened, require_input
 from sau_scan.checkpoint.pickled import Weights, load_tensors, not_plain, other_kind, require_size, weights
 from sau_scan.checkpoint.placing import place, require_parent
@@ -181,11 +181,7 @@ def _taken(content: Any, size: int, source: Path, target: Path) -> tuple[Weights
 
 def _cure(file: BufferedReader) -> str:
     """What to do about a file that cannot be read."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(HEAD)
-    file.seek(max(0, size - TAIL))
-    found = spoilt(head, file.read(TAIL), size)
+    found = spoilt(ends_of(file, file.seek(0, os.SEEK_END)))
     return found.hint if found is not None else DOWNLOAD_AGAIN
 
 

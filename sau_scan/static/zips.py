@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sau_scan.checkpoint.downloads import TAIL, ZIP_END, ZIP_END_SIZE, zip_end
+from sau_scan.checkpoint.downloads import ZIP_END, ZIP_END_SIZE, Ends, ends_of, zip_end
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Unfinished
 
@@ -82,8 +82,8 @@ def read_directory(content: Content) -> Directory:
 
 
 def _end(content: Content, problems: list[str]) -> End | None:
-    tail_start, tail = _tail(content)
-    at = zip_end(tail)
+    last = ends_of(content.stream, content.size)
+    tail, at = last.tail, zip_end(last.tail)
     if at < 0:
         problems.append("Its directory is missing.")
         return None
@@ -91,7 +91,7 @@ def _end(content: Content, problems: list[str]) -> End | None:
         problems.append("It has two ends, and so two directories.")
     if not _fits(tail, at):
         problems.append("Bytes stand behind the archive.")
-    found = _ends(content, tail_start, tail, at, problems)[0]
+    found = _announced(content, last, at, problems)[0]
     if found.size > MOST_DIRECTORY:
         raise Unfinished(f"{content.shown} has a directory of {found.size:,} bytes")
     if found.start < 0:
@@ -100,17 +100,12 @@ def _end(content: Content, problems: list[str]) -> End | None:
     return found
 
 
-def _tail(content: Content) -> tuple[int, bytes]:
-    """Where an archive's end is looked for, and what is there."""
-    start = max(0, content.size - TAIL)
-    return start, content.read(start, content.size - start)
-
-
-def _ends(content: Content, tail_start: int, tail: bytes, at: int, problems: list[str]) -> list[End]:
-    """What the end at ``at`` may mean: readers differ in whether, and where, they look for the record of a large
-    directory."""
+def _announced(content: Content, last: Ends, at: int, problems: list[str]) -> list[End]:
+    """What the end at ``at`` in the tail may mean: readers differ in whether, and where, they look for the record of a
+    large directory."""
+    tail = last.tail
     *_, count, size, offset, _comment = struct.unpack("<4H2LH", tail[at + 4 : at + ZIP_END_SIZE])
-    plain, wide = End(count, size, offset, tail_start + at), list[End]()
+    plain, wide = End(count, size, offset, last.start + at), list[End]()
     if tail[max(0, at - 20) : at].startswith(LOCATOR):
         wide = _ends64(content, struct.unpack("<Q", tail[at - 12 : at - 4])[0], plain.at - 20)
         if not wide:
@@ -123,9 +118,9 @@ def _ends(content: Content, tail_start: int, tail: bytes, at: int, problems: lis
 
 def has_end(content: Content) -> bool:
     """Whether readers that look for the end first would take it for an archive with a directory."""
-    tail_start, tail = _tail(content)
-    for at in _positions(tail[: zip_end(tail) + len(ZIP_END)], ZIP_END):
-        for end in _ends(content, tail_start, tail, at, []):
+    last = ends_of(content.stream, content.size)
+    for at in _positions(last.tail[: zip_end(last.tail) + len(ZIP_END)], ZIP_END):
+        for end in _announced(content, last, at, []):
             if end.size and end.start >= 0 and content.read(end.start, 4) == CENTRAL:
                 return True
     return False

@@ -10,6 +10,7 @@ import zipimport
 from pathlib import Path
 
 import pytest
+import torch
 
 from sau_scan.findings import Finding
 from sau_scan.static.content import Budget, Content
@@ -61,6 +62,13 @@ def test_the_time_is_looked_at_for_every_header() -> None:
     budget = Counted()
     read_directory(content(header(0, 9) * 50 + zip_bytes(*(Entry(f"{n}", b"x") for n in range(50))), budget))
     assert budget.checks >= 100
+
+
+def test_an_end_is_looked_for_as_far_from_the_last_byte_as_torch_does(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "a.pt")
+    data = (tmp_path / "a.pt").read_bytes() + b"x" * (2**16 + 3_900)
+    assert torch.load(io.BytesIO(data), weights_only=True)
+    assert read_directory(content(data)).problems == ("Bytes stand behind the archive.",)
 
 
 def record(count: int, size: int, offset: int) -> bytes:
