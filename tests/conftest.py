@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,3 +133,21 @@ def lock(monkeypatch: pytest.MonkeyPatch) -> Lock:
         return ask
 
     return locked
+
+
+@pytest.fixture
+def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Takes the permission to read a file, from root as well."""
+
+    def take(path: Path) -> None:
+        real_open, real_access, place = os.open, os.access, path.resolve()
+
+        def refusing(name: Any, *given: Any, **options: Any) -> int:
+            if str(name) == str(place):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+            return real_open(name, *given, **options)
+
+        monkeypatch.setattr("os.open", refusing)
+        monkeypatch.setattr("os.access", lambda name, mode: Path(name).resolve() != place and real_access(name, mode))
+
+    return take

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,23 @@ from safetensors.torch import save_file
 
 from sau_scan.checkpoint.tensor_file import is_safetensors
 from sau_scan.convert import convert
-from sau_scan.errors import CheckpointError, NotACheckpoint, SauScanError, UnsafeFile, UsageError
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError
 from sau_scan.findings import Finding
+from sau_scan.static import open_vetted
 from sau_scan.static.vetting import vet_file
 
 
-def refusal(source: Path, kind: type[SauScanError]) -> str:
+def refusal(source: Path, kind: type[SauScanError] | tuple[type[SauScanError], ...]) -> str:
     """The words of the error, with its hint."""
     target = source.parent / "new.safetensors"
     with pytest.raises(kind) as caught:
         convert(source, target)
-    assert type(caught.value) is kind and not target.exists()
+    assert type(caught.value) in (kind if isinstance(kind, tuple) else (kind,)) and not target.exists()
     return f"{caught.value} {caught.value.hint}"
 
 
 @pytest.mark.parametrize("content", [{"a": 1}, [[["deep"]]]])
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
 def test_a_pickle_of_others(tmp_path: Path, content: Any, protocol: int) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
     assert "a pickle, but none that torch.save wrote" in refusal(tmp_path / "a.pkl", NotACheckpoint)
@@ -56,6 +58,34 @@ def test_a_tar(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.ckpt", "w") as tar:
         tar.add(tmp_path / "a.pt", "a.pt")
     assert "tar archive" in refusal(tmp_path / "a.ckpt", NotACheckpoint)
+
+
+@pytest.mark.parametrize("inner", ["a.pt", "a.safetensors", ""])
+def test_a_zip(tmp_path: Path, inner: str) -> None:
+    """Undamaged, and no file of torch's; a scan says the same."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
+    save_file({"a": torch.ones(3)}, tmp_path / "a.safetensors")
+    with zipfile.ZipFile(tmp_path / "a.ckpt", "w") as archive:
+        if inner:
+            archive.write(tmp_path / inner, inner)
+    assert "is a zip archive, not weights. Unpack it" in refusal(tmp_path / "a.ckpt", NotACheckpoint)
+    with pytest.raises(NotACheckpoint, match="is a zip archive, not weights"):
+        open_vetted(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_of_torch_stays_that(tmp_path: Path, zipped: bool, protocol: int) -> None:
+    source = tmp_path / "a.ckpt"
+    torch.save({"a": torch.ones(300)}, source, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    with source.open("r+b") as file:
+        if zipped:
+            file.seek(source.read_bytes().index(b"data.pkl") + 40)
+            file.write(b"\xff" * 4)
+        else:
+            file.truncate(source.stat().st_size - 600)
+    told = refusal(source, (DamagedFile, UnsafeFile))
+    assert "none that torch.save wrote" not in told and "zip archive" not in told
 
 
 @pytest.mark.parametrize(("name", "advice"), [("a.ckpt", "rename it"), ("a.safetensors", "scan it")])

@@ -32,7 +32,9 @@ class Form(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="A.ckpt", help="Pickled weights, as torch.save writes them.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="A.ckpt", readable=False, help="Pickled weights, as torch.save writes them.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="B.safetensors", help="New file; nothing is overwritten.")],
     format_: Annotated[
         Form, typer.Option("--format", "-f", help="What is told on stdout; json lists every tensor.")
@@ -61,10 +63,12 @@ def _parts(done: Conversion) -> list[RenderableType]:
     types = Counter(tensor.dtype for tensor in done.tensors)
     kinds = ", ".join(f"{number:,} {dtype}" for dtype, number in types.most_common())
     names = f"; named as they are under '{done.nest}'" if done.nest else ""
+    word = [field("word", f"'{safe(done.word)}', as before")] if done.word else []
     left = [*_listed("left out", done.dropped, "value")] or [field("left out", "nothing")]
     return [
         Text.assemble(("CONVERTED  ", "bold"), safe(f"{done.before.path} -> {done.after.path}")),
         field("tensors", f"{count(len(done.tensors), 'tensor')} ({kinds}), each bit for bit that of the pickle{names}"),
+        *word,
         *left,
         *_listed("separated", tuple(map(safe, done.shared)), "tensor", " that shared memory, each a copy of its own"),
         field("before", _file(done.before)),

@@ -33,7 +33,7 @@ from sau_scan.static.configs import (
     check_unexpected,
 )
 from sau_scan.static.content import WHOLE, Budget, Content
-from sau_scan.static.facts import DAMAGED, Fact, findings
+from sau_scan.static.facts import DAMAGED, Fact, damaged, findings
 from sau_scan.static.folder import Folder
 from sau_scan.static.header import Header, early, parse_header
 from sau_scan.static.inspection import failed, inspect
@@ -114,7 +114,10 @@ class Watch:
                     sink.update(buffer[:count])
                 sink.end(digest.hexdigest())
         except (OSError, CheckpointError) as error:
-            self.note(relpath, [failed("bytes", error)])
+            denied = next((e for e in (error, error.__cause__) if isinstance(e, PermissionError)), None)
+            # Whoever may not read it cannot load it either: that accuses nobody.
+            told = damaged(f"cannot be read: {denied.strerror}") if denied is not None else failed("bytes", error)
+            self.note(relpath, [told])
 
     def read_rest(self, path: Path) -> None:
         """Reads what nobody did of the ``path`` that this watch is of, unless that is more than any checkpoint."""

@@ -21,6 +21,10 @@ from tests.reports import samples
     [
         (("detect", "m", "-o", "a.html"), 2, "names no report format"),
         (("detect", "m", "-o", "missing/a.json"), 3, "does not exist"),
+        (("detect", "m", "-o", "loose.yaml/a.json"), 3, "loose.yaml is a file, not a folder."),
+        (("detect", "m", "-o", "loose.yaml/b/a.json"), 3, "loose.yaml is a file, not a folder."),
+        (("detect", "m", "-o", f"{'x' * 256}/a.json"), 3, "Take a shorter name"),
+        (("detect", "m", "-o", f"{'x' * 251}.json"), 3, "Take a shorter name"),
         (("detect", "m", "-o", "m/a.json"), 2, "inside the model"),
         (("detect", "m", "--fix"), 2, "--fix and --out belong together"),
         (("detect", "m", "--out", "o"), 2, "--fix and --out belong together"),
@@ -103,6 +107,13 @@ def test_a_path_that_cannot_be_looked_at_is_no_model(
     result = invoke("detect", name)
     assert result.exit_code == 3, result.stderr
     assert f"error: {tmp_path / name} {told}." in " ".join(result.stderr.split())
+
+
+def test_a_report_may_have_the_longest_name(core: Core, invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    name = f"{'x' * 250}.json"
+    assert invoke("detect", "m", "-o", name).exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"m", name}
 
 
 @pytest.mark.parametrize("words", [("m", "--base", ""), ("",), ("hf.co/org",), ("m", "--base", "ftp://x/y")])
