@@ -115,7 +115,7 @@ def _require_names(source: Path, target: Path) -> None:
         raise UsageError(f"{shown} is not a regular file.", hint="Name a file of pickled weights.")
     if target.suffix != ".safetensors":
         raise UsageError(f"{aim} does not end in .safetensors.", hint="Name a new file that does.")
-    if not target.absolute().parent.is_dir():
+    if not os.path.isdir(target.absolute().parent):
         parent = escape(str(target.absolute().parent))
         raise WriteError(f"{parent} does not exist.", hint="Create it first (mkdir -p).")
     if os.path.lexists(target):

@@ -110,11 +110,6 @@ def escape(text: str) -> str:
     return text.encode("unicode_escape").decode("ascii")
 
 
-def unprefixed(message: str) -> str:
-    """What pydantic says of a value, without the name of the exception that a check of ours raised."""
-    return message.removeprefix("Value error, ")
-
-
 class Trigger(Value):
     """A text in a slot. ``text`` is what is inserted, alone; ``replaces`` the letter it stands for (slot ``replace``).
 

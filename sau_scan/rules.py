@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from os.path import exists, isdir  # unlike Path's, they raise nothing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
@@ -20,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sau_scan import confusables
 from sau_scan.errors import ConfigError
-from sau_scan.findings import Severity, Slot, escape, unprefixed
+from sau_scan.findings import Severity, Slot, escape
+from sau_scan.invalid import first_problem
 
 MAX_RULE_BYTES = 256 * 1024
 
@@ -167,7 +169,8 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
     Raises ConfigError when the folder holds none, or one of them is not valid or not where its name says.
     """
     root = path if path is not None else shipped_rules()
-    files = [file for file in sorted(root.glob("*/*.yaml")) if file.parent.name != FILE_RULES]
+    found = sorted(root.glob("*/*.yaml")) if isdir(root) else []
+    files = [file for file in found if file.parent.name != FILE_RULES]
     if not files:
         raise ConfigError(
             f"{escape(str(root))} {_without_rules(root)}",
@@ -186,8 +189,8 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
 
 
 def _without_rules(root: Path) -> str:
-    if not root.is_dir():
-        return "is no folder of rules, but a file" if root.exists() else "does not exist"
+    if not isdir(root):
+        return "is no folder of rules, but a file" if exists(root) else "does not exist"
     loose = next((file.name for file in sorted(root.glob("*.yaml"))), None)
     return f"holds {escape(loose)}, but no folder of a family with rules" if loose else "holds no rules"
 
@@ -251,10 +254,9 @@ def _read_rule(file: Path) -> Rule:
 
 
 def _invalid(name: str, error: ValidationError, model: type[BaseModel]) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    field = ".".join(map(str, first["loc"])) or "the rule"
-    if first["type"] == "extra_forbidden":
+    problem = first_problem(error)
+    field = problem.field or "the rule"
+    if problem.kind == "extra_forbidden":
         known = ", ".join(model.model_fields)
         return ConfigError(f"{name}: unknown field {field!r}", hint=f"Remove or rename it; fields are: {known}.")
-    message = unprefixed(first["msg"])
-    return ConfigError(f"{name}: field {field!r}: {message}", hint=f"Correct {field!r} in this file.")
+    return ConfigError(f"{name}: field {field!r}: {problem.what}", hint=f"Correct {field!r} in this file.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from os.path import isdir, isfile  # unlike Path's, they raise nothing
 from pathlib import Path
 
 from sau_scan import __version__
@@ -237,7 +238,7 @@ def unscannable(path: Path, options: ScanOptions, error: SauScanError) -> ScanRe
 
 def _unknown(path: Path) -> ModelInfo:
     """Of what could not be opened, or is not there."""
-    form = "folder" if path.is_dir() else "file" if path.is_file() else "not there"
+    form = "folder" if isdir(path) else "file" if isfile(path) else "not there"
     return ModelInfo(path=str(path), family="unknown", form=form)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,3 +110,25 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_of(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the tiny checkpoint that a test may change."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+
+Lock = Callable[[Path], None]
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Lock:
+    """Makes a folder one that may be listed, but not entered; by hand, since no permission stops root."""
+
+    def locked(folder: Path) -> None:
+        for name in ("stat", "lstat"):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name), folder))
+
+    def refusing(plain: Callable[..., os.stat_result], folder: Path) -> Callable[..., os.stat_result]:
+        def ask(path: int | str | os.PathLike[str], **options: object) -> os.stat_result:
+            if not isinstance(path, int) and folder in Path(path).absolute().parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return plain(path, **options)
+
+        return ask
+
+    return locked

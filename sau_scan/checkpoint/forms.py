@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from os.path import isfile  # unlike Path's, it raises nothing
 from typing import Any
 
 from sau_scan.checkpoint.adapters.inversion import is_inversion
@@ -65,7 +66,7 @@ def form_of(entries: Mapping[str, Entry]) -> Form | None:
 def has_settings(checkpoint: Checkpoint) -> bool:
     """Whether PEFT's settings lie beside a LoRA that PEFT would read them for: others say themselves how strong they
     are, though diffusers, too, spells its tensors so."""
-    if checkpoint.file not in ADAPTER_WEIGHTS or not (checkpoint.folder / ADAPTER_CONFIG).is_file():
+    if checkpoint.file not in ADAPTER_WEIGHTS or not isfile(checkpoint.folder / ADAPTER_CONFIG):
         return False
     return _any(weight_file(checkpoint, checkpoint.file).entries, (".lora_A.",), anywhere=True)
 

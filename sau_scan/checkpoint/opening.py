@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -60,7 +62,7 @@ def open_checkpoint(
         if adapter is not None:
             require_alone(adapter)
             return _open_file(adapter, base, variant, watch)
-        if base is not None and (root / INDEX).exists():
+        if base is not None and exists(root / INDEX):
             raise UsageError(f"{escape(str(root))} is a whole checkpoint.", hint="Leave --base out.")
         return _open_folder(root, variant, watch)
     return _open_file(root, base, variant, watch)
@@ -133,7 +135,7 @@ def open_base(path: Path, variant: str | None = None, watch: Watch | None = None
         raise UsageError(f"--base {shown} is not a whole checkpoint.", hint=_BASE) from error
     except NotACheckpoint as error:
         told = f"{shown} cannot be used: " if not str(error).startswith(shown) else ""
-        raise UsageError(f"--base {told}{error}", hint=_BASE) from error
+        raise UsageError(f"--base {told}{error}", hint=error.hint) from error
 
 
 def _require_size(folder: Path, names: list[str]) -> None:
@@ -168,7 +170,8 @@ def _instead(root: Path, names: list[str]) -> str:
         return f"Did you mean {escape(str((root / nested[0]).parent))}?"
     weights = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
     if weights:
-        return f"If it is weights or an adapter, give the file itself: {escape(str(root / weights[0]))} --base BASE."
+        file = shlex.quote(escape(str(root / weights[0])))
+        return f"Give the file itself: {file}; an adapter, or a part of a model, with --base BASE."
     return "Give the folder that StableDiffusionPipeline.save_pretrained wrote."
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from os.path import isfile  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.adapters.peft import adapter_in
@@ -32,7 +33,7 @@ def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
     _check_place(root, out)
     target = out.resolve()
     _check_apart(given.resolve(), target, out)
-    if root.is_file():
+    if isfile(root):
         _check_beside(out, beside)
     try:
         # Trying is surer than asking: some file systems refuse what their permissions allow, or so long a name.
@@ -40,7 +41,7 @@ def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
     except OSError as error:
         raise write_failed(out, error) from error
     try:
-        if root.is_file():
+        if isfile(root):
             (trial / draft_name(root)).touch()
     except OSError as error:
         raise write_failed(Path(draft_name(root)), error) from error
@@ -65,7 +66,7 @@ def _check_place(root: Path, out: Path) -> None:
     _check_apart(source, target, out)
     if not target.parent.is_dir():
         raise WriteError(f"{escape(str(target.parent))} does not exist.", hint="Create it first (mkdir -p).")
-    if source.is_file():
+    if isfile(source):
         _check_file(out)
         return
     if out.is_symlink() or (out.exists() and not out.is_dir()):

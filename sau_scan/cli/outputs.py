@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from os.path import exists, isdir, isfile  # unlike Path's, they raise nothing
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -37,12 +38,12 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
     for file in files:
         renderer_for(file)
         shown = escape(str(file))
-        if file.is_dir():
+        if isdir(file):
             raise UsageError(f"--output {shown} is a folder.", hint="Name a file in it.")
-        if file.exists() and not file.is_file():  # a file would take the place of a pipe that somebody reads
+        if exists(file) and not isfile(file):  # a file would take the place of a pipe that somebody reads
             raise UsageError(f"--output {shown} is not a regular file.", hint="Name a new file, or use --format.")
         parent = file.absolute().parent
-        if not parent.is_dir():
+        if not isdir(parent):
             raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")
         try:
             with tempfile.TemporaryFile(dir=parent, prefix=f".{file.name}."):  # trying is surer than asking

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path
 
 import typer
@@ -36,7 +37,7 @@ def model(text: str) -> Path:
     if not text:
         raise ValueError("an empty name; in a script, is the variable set?")
     path = Path(from_address(text))
-    return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
+    return path if not text.startswith((".", "/", "~")) or exists(path) else path.absolute()
 
 
 def typed_model(text: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from os.path import exists, isdir  # unlike Path's, they raise nothing
 from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
@@ -43,7 +44,7 @@ def open_vetted(path: Path | str, *, variant: str | None = None, base: Path | Ch
         whole, notes = (base, []) if isinstance(base, Checkpoint) else _opened_base(base, variant)
     except SauScanError as error:
         if isinstance(error.partial, Vetted):
-            own = vet_file(path) if path.exists() else []
+            own = vet_file(path) if exists(path) else []
             error.partial = Vetted((*own, *(in_base(n, where) for n in error.partial.notes)), error.partial.read)
         raise
     of_base = [in_base(note, where) for note in (*notes, *whole.skipped)]
@@ -64,7 +65,7 @@ def _opened_base(path: Path, variant: str | None) -> Opened:
 def in_base(note: Finding | Skipped, base: Path) -> Finding | Skipped:
     """``note`` about a file of ``base``, told of an input that is used with it."""
     if isinstance(note, Skipped):
-        folder = base if base.is_dir() else base.parent
+        folder = base if isdir(base) else base.parent
         return note.model_copy(update={"what": f"{escape(str(folder))}/{note.what}"})
     place = note.location and Location(path=note.location.path, tensor=note.location.tensor, base=str(base))
     return note.model_copy(update={"location": place})

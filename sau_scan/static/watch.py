@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from os.path import isdir, isfile  # unlike Path's, they raise nothing
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -85,7 +86,7 @@ class Watch:
     @classmethod
     def of(cls, path: Path) -> Watch:
         """For a folder, or for a single file."""
-        return cls(path) if path.is_dir() else cls(path.parent, alone=True)
+        return cls(path) if isdir(path) else cls(path.parent, alone=True)
 
     def begin(self, relpath: str, size: int, file: BinaryIO) -> Sink:
         """Before a file's first byte; ``file`` stays open until the sink's ``end`` returns."""
@@ -117,7 +118,7 @@ class Watch:
 
     def read_rest(self, path: Path) -> None:
         """Reads what nobody did of the ``path`` that this watch is of, unless that is more than any checkpoint."""
-        names = ([path.name] if path.is_file() else []) if self.alone else regular_files(path)
+        names = ([path.name] if isfile(path) else []) if self.alone else regular_files(path)
         left = [name for name in names if name not in self._begun]
         with suppress(OSError):
             if sum((self.root / name).stat().st_size for name in left) <= MOST_BYTES:

@@ -12,6 +12,7 @@ from sau_scan.errors import DamagedFile, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import FixResult
 from sau_scan.reports import read_result
 from tests.cli.conftest import Core, Invoke
+from tests.conftest import Lock
 from tests.reports import samples
 
 
@@ -60,6 +61,46 @@ def test_what_cannot_work_fails_before_the_scan(
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
     assert core.calls == []
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("detect", "m", "-o", "locked/a.json"), 3),
+        (("detect", "m", "-o", f"{LONG}.json"), 3),
+        (("detect", "m", "--fix", "--out", "locked/o"), 3),
+        (("detect", "locked/m", "--fix", "--out", "o"), 3),
+        (("detect", LONG, "--fix", "--out", "o"), 3),
+        (("rules", "list", "--rules", "locked/rules"), 2),
+        (("rules", "list", "--rules", LONG), 2),
+        (("convert", "locked/a.ckpt", "b.safetensors"), 3),
+        (("convert", "a.ckpt", "locked/in/b.safetensors"), 3),
+        (("convert", "a.ckpt", f"{LONG}.safetensors"), 3),
+    ],
+)
+def test_what_cannot_be_looked_at_is_no_bug(
+    core: Core, invoke: Invoke, tmp_path: Path, lock: Lock, words: tuple[str, ...], code: int
+) -> None:
+    core.scan = DamagedFile("the model is broken.", hint="Mend it.")
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.ckpt").touch()
+    lock(tmp_path / "locked")
+    result = invoke(*words)
+    assert result.exit_code == code, result.stderr
+
+
+@pytest.mark.parametrize("name", [f"./{LONG}", "./locked/m"])
+def test_a_path_that_cannot_be_looked_at_is_a_model_that_is_not_there(
+    invoke: Invoke, tmp_path: Path, lock: Lock, name: str
+) -> None:
+    (tmp_path / "locked").mkdir()
+    lock(tmp_path / "locked")
+    result = invoke("detect", name)
+    assert result.exit_code == 3, result.stderr
+    assert f"error: {tmp_path / name} does not exist." in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("words", [("m", "--base", ""), ("",), ("hf.co/org",), ("m", "--base", "ftp://x/y")])

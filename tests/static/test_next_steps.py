@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import UnsafeFile
 from sau_scan.findings import Finding
 from sau_scan.static import open_vetted, require_harmless, vet_file
+from sau_scan.static.facts import Fact, findings
 from tests.static.makers import MAKERS
 
 
@@ -48,3 +50,22 @@ def test_a_pipe_in_place_of_a_configuration_is_no_pickle(copy_of: Path) -> None:
     with pytest.raises(UnsafeFile, match=r"config.json was not opened: not a regular file") as caught:
         load_model(open_checkpoint(copy_of))
     assert "safetensors" not in caught.value.hint
+
+
+HOSTILE = [
+    ("a;touch owned;b", "{folder}.json"),
+    ("a;touch owned;b", "{new}{path}.json"),
+    ("{path}", "'; touch owned; '.json"),
+    (".", "+!touch owned.json"),
+    (".", "--help.json"),
+]
+
+
+@pytest.mark.parametrize(("folder", "name"), HOSTILE)
+def test_a_hostile_name_is_one_word_of_the_command_and_no_option(folder: str, name: str) -> None:
+    root = Path(folder)
+    fact = Fact("json", "x", command="less {path} {folder} {new}")
+    (finding,) = findings(root, name, [fact])
+    program, path, *others = shlex.split(finding.next_step)
+    assert (program, others) == ("less", [str(root), f"{root}-fixed"])
+    assert Path(path) == root / name and path[0] not in "+-"

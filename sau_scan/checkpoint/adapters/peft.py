@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 
@@ -30,5 +31,5 @@ def require_alone(adapter: Path) -> None:
         raise UsageError(
             f"{escape(str(adapter.parent))} holds {adapter.name} and {escape(weights[0])}; programs differ in which "
             "they take.",
-            hint=f"Name the file that you use: {escape(str(adapter))} --base BASE.",
+            hint=f"Name the file that you use: {shlex.quote(escape(str(adapter)))} --base BASE.",
         )

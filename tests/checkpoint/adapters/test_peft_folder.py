@@ -156,11 +156,12 @@ def test_a_folder_with_other_weights_is_not_scanned_as_one_file(
     other: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """diffusers prefers its own name to PEFT's, and nobody would have looked at that file."""
-    path = peft(tmp_path / "lora")
+    path = peft(tmp_path / "a; b")
     (path / other).parent.mkdir(exist_ok=True)
     (path / other).symlink_to("/dev/null")
-    with pytest.raises(UsageError, match=other):
+    with pytest.raises(UsageError, match=other) as caught:
         open_vetted(path, base=tiny_checkpoint)
+    assert f"'{path}/adapter_model.safetensors' --base BASE" in caught.value.hint
     assert open_vetted(path / "adapter_model.safetensors", base=tiny_checkpoint)[0].form is Form.LORA
 
 
