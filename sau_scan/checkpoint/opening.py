@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from os.path import exists  # unlike Path's, it raises nothing
@@ -18,6 +17,7 @@ from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, com
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, CHUNK, INDEX, JSON_LIMIT, Checkpoint, Form, parse_json
 from sau_scan.errors import NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.findings import FileRecord, Skipped, escape
+from sau_scan.shell import ascii_command, word
 
 SIZE_LIMIT = 64 * 2**30
 _BASE = "Name the folder or single file that the input is used with."
@@ -170,7 +170,7 @@ def _instead(root: Path, names: list[str]) -> str:
         return f"Did you mean {escape(str((root / nested[0]).parent))}?"
     weights = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
     if weights:
-        file = shlex.quote(escape(str(root / weights[0])))
+        file = ascii_command(word(str(root / weights[0])))
         return f"Give the file itself: {file}; an adapter, or a part of a model, with --base BASE."
     return "Give the folder that StableDiffusionPipeline.save_pretrained wrote."
 

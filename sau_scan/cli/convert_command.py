@@ -16,6 +16,7 @@ from sau_scan.cli.guard import guarded
 from sau_scan.cli.outputs import emit, print_rich
 from sau_scan.cli.running import quiet_libraries
 from sau_scan.console import StderrProgress
+from sau_scan.findings import shown
 from sau_scan.reports.json_report import ascii_json
 from sau_scan.reports.layout import field
 from sau_scan.reports.words import count, safe, size
@@ -63,7 +64,7 @@ def _parts(done: Conversion) -> list[RenderableType]:
     names = f"; named as they are under '{done.nest}'" if done.nest else ""
     left = [*_listed("left out", done.dropped, "value")] or [field("left out", "nothing")]
     return [
-        Text.assemble(("CONVERTED  ", "bold"), safe(f"{done.before.path} -> {done.after.path}")),
+        Text.assemble(("CONVERTED  ", "bold"), f"{shown(done.before.path)} -> {shown(done.after.path)}"),
         field("tensors", f"{count(len(done.tensors), 'tensor')} ({kinds}), each bit for bit that of the pickle{names}"),
         *left,
         *_listed("separated", tuple(map(safe, done.shared)), "tensor", " that shared memory, each a copy of its own"),

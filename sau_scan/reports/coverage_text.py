@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from sau_scan.findings import Cost, Coverage, ModelInfo
+from sau_scan.findings import Cost, Coverage, ModelInfo, shown
 from sau_scan.reports.layout import field
 from sau_scan.reports.words import count, duration, percent, safe
 
@@ -19,7 +19,7 @@ def coverage_lines(coverage: Coverage) -> Iterator[RenderableType]:
     yield field("coverage", _candidates(coverage))
     for skipped in coverage.skipped:
         label = "not done" if skipped.planned else "skipped"
-        yield field(label, f"{safe(skipped.what)}: {safe(skipped.reason)}", style="magenta" if skipped.planned else "")
+        yield field(label, f"{shown(skipped.what)}: {safe(skipped.reason)}", style="magenta" if skipped.planned else "")
     if coverage.limits:
         yield field("", "not looked at: " + "; ".join(map(safe, coverage.limits)))
     yield from _detectors(coverage)
@@ -48,7 +48,7 @@ def file_lines(model: ModelInfo) -> Iterator[RenderableType]:
         base = [file for file in model.base.files if file.path.endswith(_WEIGHT_ENDINGS)]
         weights += [(f"{model.base.path}: {file.path}", file) for file in base]
     for index, (name, file) in enumerate(weights):
-        yield field("sha256" if index == 0 else "", f"{safe(name)}\n{safe(file.sha256)}")
+        yield field("sha256" if index == 0 else "", f"{shown(name)}\n{safe(file.sha256)}")
 
 
 def _candidates(coverage: Coverage) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import shlex
 import unicodedata
 
-from sau_scan.findings import ModelInfo, Slot, Trigger, escape
+from sau_scan.findings import ModelInfo, Slot, Trigger, escape, shown
+from sau_scan.shell import ascii_command
 
 # What this tool's own sentences may hold besides printable ASCII; everything else came from a model or a prompt.
 _OWN_CHARACTERS = frozenset("·–—→×≤≥≈±°…%✓✗µ²")
@@ -116,9 +116,9 @@ def size(byte_count: int) -> str:
     raise AssertionError("unreachable")
 
 
-def command(*words: str) -> str:
-    """A command that can be pasted: quoted for a POSIX shell, and free of raw control characters."""
-    return safe(shlex.join(words))
+def command(text: str) -> str:
+    """A command, quoted already, that can be pasted from where it is shown."""
+    return safe(ascii_command(text))
 
 
 def model_words(model: ModelInfo) -> tuple[str, ...]:
@@ -131,4 +131,5 @@ def model_words(model: ModelInfo) -> tuple[str, ...]:
 
 def _where(model: ModelInfo) -> str:
     """A branch moves; the commit says which files were scanned."""
-    return f"{model.path} at commit {model.commit[:12]}" if model.commit else model.path
+    path = shown(model.path)
+    return f"{path} at commit {model.commit[:12]}" if model.commit else path
