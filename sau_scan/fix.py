@@ -37,6 +37,7 @@ from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.repairs.pictures import Clean
 from sau_scan.repairs.registry import check_method
+from sau_scan.reports.words import cost_text
 from sau_scan.rules import load_rules
 from sau_scan.scan import detect_with, unopened
 from sau_scan.static import Opened, open_vetted, require_harmless
@@ -166,6 +167,8 @@ class _Run:
     def until_clean(self, triggers: tuple[Trigger, ...]) -> FixResult:
         """Repairs, verifies, and repairs what the re-scan finds beside; at most ``ROUNDS`` times."""
         wanted, given, clean = triggers, bool(self.options.triggers), None
+        if not self.options.dry_run:
+            self.progress.plan(self._verification())
         for rounds_left in reversed(range(ROUNDS)):
             self.campaign.found_in = self.campaign.patch
             for trigger in wanted:
@@ -181,6 +184,13 @@ class _Run:
                 return result
             given = False
         raise AssertionError("the last round has a result")
+
+    def _verification(self) -> str:
+        """What comes after a repair, and what it takes, as far as it is known by then."""
+        text = "after each repair, its effect is measured from disk; if it is gone, a scan of the result follows"
+        if self.before is None or self.before.coverage.budget != self.options.scan.budget:
+            return text
+        return f"{text}; the scan before took {cost_text(self.before.coverage.used)}"
 
     def _nothing_to_change(self) -> str:
         if self.checkpoint.base is None:

@@ -20,6 +20,7 @@ from sau_scan.errors import TooLittleTime, UsageError, WriteError
 from sau_scan.findings import (
     Check,
     Component,
+    Cost,
     Coverage,
     Finding,
     ModelInfo,
@@ -31,7 +32,7 @@ from sau_scan.findings import (
     Trigger,
     Verification,
 )
-from sau_scan.options import FixOptions, ScanOptions
+from sau_scan.options import Budget, FixOptions, ScanOptions, Silent
 from sau_scan.repairs.campaign import Campaign
 from sau_scan.reports.text import render_text
 from sau_scan.verify import Outcome
@@ -292,3 +293,26 @@ def test_a_re_scan_for_which_there_is_no_time_publishes_nothing(
     result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", scan=ScanOptions(max_time=9.0)))
     assert after_fix(result).code is Code.FOUND and not (tmp_path / "out").exists()
     assert "re-scan was not carried out as planned: model: not scanned: No scan fits. Allow more time." in result.reason
+
+
+class Told(Silent):
+    """Keeps what is planned."""
+
+    def __init__(self) -> None:
+        self.plans: list[str] = []
+
+    def plan(self, text: str) -> None:
+        self.plans.append(text)
+
+
+@pytest.mark.parametrize(("budget", "known"), [(Budget.STANDARD, True), (Budget.QUICK, False)])
+def test_the_scan_of_the_result_is_planned_and_costs_what_that_before_did(
+    world: World, tiny_checkpoint: Path, tmp_path: Path, budget: Budget, known: bool
+) -> None:
+    used = Coverage(used=Cost(text_passes=7, unet_passes=5120, seconds=60))
+    world.scans, world.outcomes = [scan(finding(STAR)).model_copy(update={"coverage": used})], [outcome()]
+    told = Told()
+    flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", scan=ScanOptions(budget=budget)), progress=told)
+    (plan,) = told.plans
+    assert "a scan of the result" in plan
+    assert ("5,120 UNet passes, 7 text passes, 1 min 00 s" in plan) == known

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from sau_scan.findings import Cost, Coverage, ModelInfo, shown
+from sau_scan.findings import Coverage, ModelInfo, shown
 from sau_scan.reports.layout import field
-from sau_scan.reports.words import count, duration, percent, safe
+from sau_scan.reports.words import cost_text, count, percent, safe
 
 # Hashes of these are shown; those of small files are in the JSON report.
 _WEIGHT_ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
@@ -31,14 +31,6 @@ def coverage_lines(coverage: Coverage) -> Iterator[RenderableType]:
     if coverage.versions:
         names = " · ".join(f"{safe(name)} {safe(version)}" for name, version in sorted(coverage.versions.items()))
         yield field("versions", names)
-
-
-def cost_text(used: Cost, planned: Cost | None = None) -> str:
-    """``21,480 UNet passes of 21,480 planned, 6,082 text passes, 2 min 50 s``."""
-    plan = f" of {planned.unet_passes:,} planned" if planned is not None and planned.unet_passes else ""
-    texts = count(used.text_passes, "text pass").replace("passs", "passes")
-    unet = count(used.unet_passes, "UNet pass").replace("passs", "passes")
-    return f"{unet}{plan}, {texts}, {duration(used.seconds)}"
 
 
 def file_lines(model: ModelInfo) -> Iterator[RenderableType]:

@@ -23,10 +23,9 @@ from sau_scan.findings import (
     Trigger,
     shown,
 )
-from sau_scan.reports.coverage_text import cost_text
 from sau_scan.reports.layout import WIDTH, cells, field, header
 from sau_scan.reports.scan_text import component_name, scan_parts
-from sau_scan.reports.words import count, model_words, number, percent, place, quoted, safe
+from sau_scan.reports.words import cost_text, count, model_words, number, percent, place, quoted, safe
 
 _TENSORS_SHOWN = 40
 

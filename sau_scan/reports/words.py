@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from sau_scan.findings import ModelInfo, Slot, Trigger, escape, shown
+from sau_scan.findings import Cost, ModelInfo, Slot, Trigger, escape, shown
 from sau_scan.shell import ascii_command
 
 # What this tool's own sentences may hold besides printable ASCII; everything else came from a model or a prompt.
@@ -104,6 +104,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def cost_text(used: Cost, planned: Cost | None = None) -> str:
+    """``21,480 UNet passes of 21,480 planned, 6,082 text passes, 2 min 50 s``."""
+    plan = f" of {planned.unet_passes:,} planned" if planned is not None and planned.unet_passes else ""
+    texts = count(used.text_passes, "text pass").replace("passs", "passes")
+    unet = count(used.unet_passes, "UNet pass").replace("passs", "passes")
+    return f"{unet}{plan}, {texts}, {duration(used.seconds)}"
 
 
 def size(byte_count: int) -> str:
