@@ -10,7 +10,7 @@ from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-from sau_scan.checkpoint.adapters.peft import adapter_in, require_alone
+from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS, adapter_in, require_alone
 from sau_scan.checkpoint.files import listing, opened, require_input, unreadable
 from sau_scan.checkpoint.forms import has_settings, recognise, require_base, shipped_index
 from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, components_of, left_unopened
@@ -154,6 +154,12 @@ def _read_index(root: Path, names: list[str], links_out: tuple[str, ...]) -> byt
     shown = escape(str(root))
     if INDEX in links_out:
         raise UnsafeFile(f"{shown}/{INDEX} is a link that leaves the folder.", hint="Scan a copy made with cp -rL.")
+    weights = any(PurePosixPath(name).suffix.lower() in WEIGHT_NAMES for name in names)
+    if INDEX not in names and ADAPTER_CONFIG in names and not weights:
+        raise NotACheckpoint(
+            f"{shown} holds {ADAPTER_CONFIG}, but {ADAPTER_WEIGHTS[0]} is missing.",
+            hint="Download the adapter again, with its weights.",
+        )
     if INDEX not in names:
         raise NotACheckpoint(
             f"{shown} is not a diffusers folder: it has no {INDEX}." if names else f"{shown} is empty.",

@@ -86,3 +86,10 @@ def test_a_name_that_is_no_text_is_told_one_way_and_can_be_pasted(tmp_path: Path
     assert listed.stdout == os.fsencode(path) + b"\n"
     with pytest.raises(UnsafeFile, match=re.escape(f" {shown}: ")):
         require_harmless(checkpoint, about)
+
+
+@pytest.mark.parametrize(("data", "runs"), [(b"\x05" + bytes(7) + b"[1,2]", False), (b"\x80\x04K\x01.", True)])
+def test_only_what_could_run_is_said_to_run(tmp_path: Path, data: bytes, runs: bool) -> None:
+    (tmp_path / "model.safetensors").write_bytes(data)
+    told = [note.behaviour for note in found(tmp_path / "model.safetensors") if note.id == "file/disguised"]
+    assert told and all(("may run code" in text) == runs for text in told)
