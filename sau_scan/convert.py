@@ -21,13 +21,13 @@ from typing import Any
 
 from torch import Tensor
 
-from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
+from sau_scan.checkpoint.downloads import ends_of, spoilt
 from sau_scan.checkpoint.files import opened, require_input
 from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
 from sau_scan.checkpoint.placing import place
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, is_safetensors, read_entries, tensor_bytes
-from sau_scan.errors import DamagedFile, UnsafeFile, UsageError, WriteError
+from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
 from sau_scan.reports.files import failed
@@ -72,14 +72,13 @@ class Conversion(Value):
 def convert(source: Path | str, target: Path | str, progress: Progress | None = None) -> Conversion:
     """Writes the tensors of the pickle ``source`` to the new file ``target``, and reads them back.
 
-    Raises UsageError, UnsafeFile where the pickle is not one of tensors only, NotACheckpoint, DamagedFile, or
-    WriteError; then ``target`` does not exist.
+    Raises UsageError for names that do not do, NotACheckpoint for what is no pickle of weights, UnsafeFile for one
+    that is not of tensors only, DamagedFile, or WriteError; then ``target`` does not exist.
     """
     source, target, progress = Path(source), Path(target), progress or Silent()
     _require_names(source, target)
     shown, real = escape(str(source)), source.resolve()
     with opened(real.parent, real.name) as file:
-        _require_other(source, file)
         digest = _vetted(source, file)
         content = load_tensors(file.fileno(), shown)
         found, dropped, nest = weights(content, shown)
@@ -122,21 +121,9 @@ def _require_names(source: Path, target: Path) -> None:
         raise UsageError(f"{aim} exists, and is not overwritten.", hint="Name a new file.")
 
 
-def _require_other(source: Path, file: BufferedReader) -> None:
-    """Raises UsageError for safetensors, whatever they are called."""
-    if is_safetensors(file.peek(_HEAD)):
-        named = source.suffix.lower() == ".safetensors"
-        raise UsageError(
-            f"{escape(str(source))} is a safetensors file already.",
-            hint="There is nothing to convert; scan it with sau-scan detect."
-            if named
-            else "There is nothing to convert; rename it so that it ends in .safetensors.",
-        )
-
-
 def _vetted(source: Path, file: BufferedReader) -> str:
-    """The sha256 of a file that holds nothing but tensors. Raises UnsafeFile for any other, DamagedFile for one that
-    is only unreadable."""
+    """The sha256 of a pickle that holds nothing but tensors. Raises UnsafeFile for what may be dangerous, DamagedFile
+    for what is only unreadable, NotACheckpoint for what is something else."""
     watch = Watch(source.parent, alone=True)
     sink = watch.begin(source.name, file.seek(0, os.SEEK_END), file)
     digest = _sha256(file, sink.update)
@@ -153,20 +140,27 @@ def _vetted(source: Path, file: BufferedReader) -> str:
             hint="Do not load it with anything else. Get the weights as safetensors from their source.",
         )
     if not any(isinstance(note, Finding) and note.id == "file/pickle" for note in notes):
-        raise UsageError(
-            f"{escape(str(source))} is not a file of pickled weights.",
+        raise _other(source, file)
+    return digest
+
+
+def _other(source: Path, file: BufferedReader) -> NotACheckpoint:
+    """The error for a harmless file that is no pickle: safetensors, whatever they are called, or anything else."""
+    shown = escape(str(source))
+    file.seek(0)
+    if not is_safetensors(file.read(_HEAD)):
+        return NotACheckpoint(
+            f"{shown} is not a file of pickled weights.",
             hint="Give a pickle that torch.save wrote; most are called .ckpt, .pt, .pth or .bin.",
         )
-    return digest
+    named = source.suffix.lower() == ".safetensors"
+    todo = "scan it with sau-scan detect" if named else "rename it so that it ends in .safetensors"
+    return NotACheckpoint(f"{shown} is a safetensors file already.", hint=f"There is nothing to convert; {todo}.")
 
 
 def _cure(file: BufferedReader) -> str:
     """What to do about a file that cannot be read."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(HEAD)
-    file.seek(max(0, size - TAIL))
-    found = spoilt(head, file.read(TAIL), size)
+    found = spoilt(ends_of(file, file.seek(0, os.SEEK_END)))
     return found.hint if found is not None else DOWNLOAD_AGAIN
 
 

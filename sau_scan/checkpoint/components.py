@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.builders import empty_module, fill_buffers
-from sau_scan.checkpoint.fitting import misfit
+from sau_scan.checkpoint.fitting import asked_of, misfit
 from sau_scan.checkpoint.layouts import Places, places_in_file, provides
 from sau_scan.checkpoint.naming import canonical, is_derived
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.views import Place, TensorRef, viewed
 from sau_scan.checkpoint.weights import WeightFile, weight_file
-from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile
 
 Disk = dict[tuple[str, str], TensorRef]
 BELONG = "Download the component again; its weights and its config.json must belong together."
@@ -50,7 +50,8 @@ def load_components(checkpoint: Checkpoint, components: Sequence[str], disk: Dis
     rest = [name for name in components if name not in own]
     if rest and checkpoint.base is None:
         raise _no_weights(checkpoint, rest[0])
-    found = _from_base(checkpoint.base, rest) if rest and checkpoint.base is not None else {}
+    with asked_of(checkpoint.base):
+        found = load_components(checkpoint.base, rest, {}) if rest and checkpoint.base is not None else {}
     parts = [_part(checkpoint, name) for name in own]
     targets = {part.component: _emptied(part.module) for part in parts}
     for path in dict.fromkeys(path for part in parts for path in part.files):
@@ -65,13 +66,6 @@ def load_components(checkpoint: Checkpoint, components: Sequence[str], disk: Dis
         disk |= {(part.component, key): place.ref for key, place in part.places.items()}
         found[part.component] = part.module.requires_grad_(False).eval()
     return {name: found[name] for name in components}
-
-
-def _from_base(base: Checkpoint, components: Sequence[str]) -> dict[str, Any]:
-    try:
-        return load_components(base, components, {})
-    except NotACheckpoint as error:
-        raise UsageError(f"--base {error}", hint=error.hint) from error
 
 
 def _part(checkpoint: Checkpoint, component: str) -> _Part:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sau_scan.checkpoint.families import Family
@@ -60,6 +61,17 @@ def check_used(checkpoint: Checkpoint, family: Family) -> None:
             f"{family.title}.",
             hint="Name the checkpoint that it was made for as --base, or scan the whole folder that it is part of.",
         )
+
+
+@contextmanager
+def asked_of(base: Checkpoint | None) -> Iterator[None]:
+    """What the block finds missing is missing in ``base``, where there is one: another has to be named."""
+    try:
+        yield
+    except NotACheckpoint as error:
+        if base is None:
+            raise
+        raise UsageError(f"--base {error}", hint=error.hint) from error
 
 
 def misfit(checkpoint: Checkpoint, what: str) -> SauScanError:

@@ -44,7 +44,7 @@ def convert(
     """Write the tensors of a pickle as safetensors, without running the pickle.
 
     Nothing is loaded of a pickle that asks for more than tensors. Every tensor is read back and compared bit for bit.
-    Exit codes: 0 converted, 2 wrong names or not a pickle, 3 refused, damaged or not writable.
+    Exit codes: 0 converted, 2 wrong names, 3 not a pickle, refused, damaged or not writable.
     """
     with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
         quiet_libraries()

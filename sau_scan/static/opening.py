@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from os.path import exists, isdir  # unlike Path's, they raise nothing
 from pathlib import Path, PurePosixPath
 
-from sau_scan.checkpoint.naming import WEIGHT_NAMES
+from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, components_of
 from sau_scan.checkpoint.opening import open_base, open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import CheckpointError, SauScanError, UnsafeFile
@@ -98,10 +98,17 @@ def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkp
             watch.read_rest(path)
         error.partial = Vetted(tuple(watch.results()), watch.files_read, tuple(watch.records))
         raise
-    loaded = {checkpoint.file, *(name for files in checkpoint.weights.values() for name in files)}
+    loaded = _loaded(checkpoint)
     return checkpoint, [_weighed(note, loaded) for note in watch.results()]
 
 
+def _loaded(checkpoint: Checkpoint) -> set[str]:
+    """The files of weights that a pipeline would load, whether or not the scan does."""
+    names = [*(record.path for record in checkpoint.records), *(skipped.what for skipped in checkpoint.skipped)]
+    choice = choose_weights(components_of(checkpoint.index), names, checkpoint.variant, bystanders=True)
+    return {checkpoint.file, *(name for files in choice.weights.values() for name in files)}
+
+
 def _weighed(note: Finding | Skipped, loaded: Collection[str]) -> Finding | Skipped:
-    """An unreadable file leaves a scan incomplete where a pipeline would load it, whether or not the scan would."""
+    """An unreadable file leaves a scan incomplete where a pipeline would load it."""
     return note.model_copy(update={"planned": note.what in loaded}) if isinstance(note, Skipped) else note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -181,6 +182,29 @@ def test_a_base_that_lacks_a_part_is_the_wrong_base(tiny_checkpoint: Path, copy_
         with pytest.raises(UsageError, match=f"^{words}") as caught:
             load_model(open_checkpoint(unet, base=base))
         assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"vae": [None, None]}, "has no vae"),
+        ({"_class_name": "OtherPipeline"}, "names the pipeline 'OtherPipeline'"),
+        ({}, "tokenizer.json is missing"),
+    ],
+)
+def test_a_base_without_settings_is_the_wrong_base(
+    change: dict[str, Any], words: str, tiny_checkpoint: Path, copy_of: Path, tmp_path: Path
+) -> None:
+    unet = tmp_path / "unet.safetensors"
+    safetensors.torch.save_file(bare(tiny_checkpoint, "unet"), unet)
+    index = json.loads((copy_of / "model_index.json").read_text())
+    (copy_of / "model_index.json").write_text(json.dumps({**index, **change}))
+    if not change:
+        shutil.rmtree(copy_of / "tokenizer")
+    with pytest.raises(UsageError, match=f"^--base {copy_of}/.*{words}"):
+        load_model(open_checkpoint(unet, base=copy_of))
+    with pytest.raises(NotACheckpoint):
+        load_model(open_checkpoint(copy_of))
 
 
 def test_a_single_file_of_another_size_than_the_published_needs_its_base(tiny_checkpoint: Path, tmp_path: Path) -> None:

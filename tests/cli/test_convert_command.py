@@ -45,7 +45,7 @@ def test_exit_codes_of_the_command(tmp_path: Path) -> None:
     assert code == 3 and not out and "was not opened" in err and "exit 3" in err and not target.exists()
     save_file({"a": torch.ones(1)}, tmp_path / "old.safetensors")
     code, _, err = run(tmp_path / "old.safetensors", target)
-    assert code == 2 and "already" in err
+    assert code == 3 and "already" in err
     assert run(tmp_path / "none.ckpt", target)[0] == 3
     assert run(evil)[0] == 2
 

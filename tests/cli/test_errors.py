@@ -92,15 +92,17 @@ def test_what_cannot_be_looked_at_is_no_bug(
     assert result.exit_code == code, result.stderr
 
 
-@pytest.mark.parametrize("name", [f"./{LONG}", "./locked/m"])
-def test_a_path_that_cannot_be_looked_at_is_a_model_that_is_not_there(
-    invoke: Invoke, tmp_path: Path, lock: Lock, name: str
+@pytest.mark.parametrize(
+    ("name", "told"), [(f"./{LONG}", "does not exist"), ("./locked/m", "cannot be read: Permission denied")]
+)
+def test_a_path_that_cannot_be_looked_at_is_no_model(
+    invoke: Invoke, tmp_path: Path, lock: Lock, name: str, told: str
 ) -> None:
     (tmp_path / "locked").mkdir()
     lock(tmp_path / "locked")
     result = invoke("detect", name)
     assert result.exit_code == 3, result.stderr
-    assert f"error: {tmp_path / name} does not exist." in " ".join(result.stderr.split())
+    assert f"error: {tmp_path / name} {told}." in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("words", [("m", "--base", ""), ("",), ("hf.co/org",), ("m", "--base", "ftp://x/y")])
