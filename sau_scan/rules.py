@@ -182,7 +182,7 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
         if first.setdefault(rule.id, rule) is not rule:
             raise ConfigError(
                 f"two rules are called {rule.id!r}: {first[rule.id].family}/{rule.id}.yaml and "
-                f"{rule.family}/{rule.id}.yaml under {escape(str(root))}",
+                f"{rule.family}/{rule.id}.yaml under {escape(str(root))}.",
                 hint="Give one of the two files, and the id in it, another name.",
             )
     return rules
@@ -190,9 +190,9 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
 
 def _without_rules(root: Path) -> str:
     if not isdir(root):
-        return "is no folder of rules, but a file" if exists(root) else "does not exist"
+        return "is no folder of rules, but a file." if exists(root) else "does not exist."
     loose = next((file.name for file in sorted(root.glob("*.yaml"))), None)
-    return f"holds {escape(loose)}, but no folder of a family with rules" if loose else "holds no rules"
+    return f"holds {escape(loose)}, but no folder of a family with rules." if loose else "holds no rules."
 
 
 def shipped_rules() -> Path:
@@ -227,17 +227,17 @@ def read_yaml(file: Path, model: type[Model]) -> Model:
     name = escape(str(file))
     try:
         if file.stat().st_size > MAX_RULE_BYTES:
-            raise ConfigError(f"{name} is larger than {MAX_RULE_BYTES:,} bytes", hint="Split the rule into several.")
+            raise ConfigError(f"{name} is larger than {MAX_RULE_BYTES:,} bytes.", hint="Split the rule into several.")
         data = yaml.load(file.read_text("utf-8"), Loader=_Loader)  # a SafeLoader: builds plain data only
         # By way of JSON: strict, yet lists become tuples and names become enum members.
         return model.model_validate_json(json.dumps(data))
     except OSError as error:
-        raise ConfigError(f"{name} cannot be read: {error.strerror}", hint="Check its permissions.") from error
+        raise ConfigError(f"{name} cannot be read: {error.strerror}.", hint="Check its permissions.") from error
     except ValidationError as error:
         raise _invalid(name, error, model) from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{name} is not valid YAML: {' '.join(str(error).split())}",
+            f"{name} is not valid YAML: {' '.join(str(error).split()).rstrip('.')}.",
             hint='Quote texts with special characters, and write invisible ones as escapes such as "\\u200B".',
         ) from error
 
@@ -247,7 +247,7 @@ def _read_rule(file: Path) -> Rule:
     if (rule.family, rule.id) != (file.parent.name, file.stem):
         raise ConfigError(
             f"{escape(str(file))}: fields family and id say {rule.family}/{rule.id}.yaml, "
-            "which is not where the file is",
+            "which is not where the file is.",
             hint="Rename the file and its folder, or correct the two fields.",
         )
     return rule
@@ -258,5 +258,5 @@ def _invalid(name: str, error: ValidationError, model: type[BaseModel]) -> Confi
     field = problem.field or "the rule"
     if problem.kind == "extra_forbidden":
         known = ", ".join(model.model_fields)
-        return ConfigError(f"{name}: unknown field {field!r}", hint=f"Remove or rename it; fields are: {known}.")
-    return ConfigError(f"{name}: field {field!r}: {problem.what}", hint=f"Correct {field!r} in this file.")
+        return ConfigError(f"{name}: unknown field {field!r}.", hint=f"Remove or rename it; fields are: {known}.")
+    return ConfigError(f"{name}: field {field!r}: {problem.what.rstrip('.')}.", hint=f"Correct {field!r} in this file.")

@@ -18,7 +18,7 @@ from sau_scan.fix import fix
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.probes.candidates import Candidate
 from sau_scan.repairs.files import FileRepairs, plan_files
-from sau_scan.scan import detect, rank, unscannable
+from sau_scan.scan import _unconfirmed, detect, rank, unscannable
 from sau_scan.tiers.leads import Lead
 from tests.conftest import Lock
 from tests.corpus import formats
@@ -160,3 +160,11 @@ def test_a_dangerous_base_is_a_finding_and_not_loaded(tmp_path: Path, tiny_check
     result = detect(tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors", ScanOptions(base=base))
     assert [f.id for f in result.findings] == ["file/pickle-danger"]
     assert "--base" in result.coverage.skipped[-1].reason and result.verdict is Verdict.SUSPICIOUS
+
+
+@pytest.mark.parametrize(
+    ("leads", "enough", "told"),
+    [(1, 150.0, "1 lead that stands out; there was no time for any: allow about 2 min 30 s"), (2, None, "--budget")],
+)
+def test_what_was_not_confirmed_is_told_with_the_time_it_takes(leads: int, enough: float | None, told: str) -> None:
+    assert told in _unconfirmed(leads, enough).reason

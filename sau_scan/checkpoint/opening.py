@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-from sau_scan.checkpoint.adapters.peft import adapter_in, require_alone
+from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS, adapter_in, require_alone
 from sau_scan.checkpoint.files import listing, opened, require_input, unreadable
 from sau_scan.checkpoint.forms import has_settings, recognise, require_base, shipped_index
 from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, components_of, left_unopened
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, CHUNK, INDEX, JSON_LIMIT, Checkpoint, Form, parse_json
 from sau_scan.errors import NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.findings import FileRecord, Skipped, escape
+from sau_scan.shell import ascii_command, word
 
 SIZE_LIMIT = 64 * 2**30
 _BASE = "Name the folder or single file that the input is used with."
@@ -154,6 +154,12 @@ def _read_index(root: Path, names: list[str], links_out: tuple[str, ...]) -> byt
     shown = escape(str(root))
     if INDEX in links_out:
         raise UnsafeFile(f"{shown}/{INDEX} is a link that leaves the folder.", hint="Scan a copy made with cp -rL.")
+    weights = any(PurePosixPath(name).suffix.lower() in WEIGHT_NAMES for name in names)
+    if INDEX not in names and ADAPTER_CONFIG in names and not weights:
+        raise NotACheckpoint(
+            f"{shown} holds {ADAPTER_CONFIG}, but {ADAPTER_WEIGHTS[0]} is missing.",
+            hint="Download the adapter again, with its weights.",
+        )
     if INDEX not in names:
         raise NotACheckpoint(
             f"{shown} is not a diffusers folder: it has no {INDEX}." if names else f"{shown} is empty.",
@@ -170,7 +176,7 @@ def _instead(root: Path, names: list[str]) -> str:
         return f"Did you mean {escape(str((root / nested[0]).parent))}?"
     weights = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
     if weights:
-        file = shlex.quote(escape(str(root / weights[0])))
+        file = ascii_command(word(str(root / weights[0])))
         return f"Give the file itself: {file}; an adapter, or a part of a model, with --base BASE."
     return "Give the folder that StableDiffusionPipeline.save_pretrained wrote."
 

@@ -16,6 +16,7 @@ from sau_scan.cli.guard import guarded
 from sau_scan.cli.outputs import emit, print_rich
 from sau_scan.cli.running import quiet_libraries
 from sau_scan.console import StderrProgress
+from sau_scan.findings import shown
 from sau_scan.reports.json_report import ascii_json
 from sau_scan.reports.layout import field
 from sau_scan.reports.words import count, safe, size
@@ -66,7 +67,7 @@ def _parts(done: Conversion) -> list[RenderableType]:
     word = [field("word", f"'{safe(done.word)}', as before")] if done.word else []
     left = [*_listed("left out", done.dropped, "value")] or [field("left out", "nothing")]
     return [
-        Text.assemble(("CONVERTED  ", "bold"), safe(f"{done.before.path} -> {done.after.path}")),
+        Text.assemble(("CONVERTED  ", "bold"), f"{shown(done.before.path)} -> {shown(done.after.path)}"),
         field("tensors", f"{count(len(done.tensors), 'tensor')} ({kinds}), each bit for bit that of the pickle{names}"),
         *word,
         *left,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sau_scan.file_rules import file_rule
 from sau_scan.findings import Component, Confidence, Evidence, Finding, Kind, Location, Severity
+from sau_scan.shell import word
 
 COMPONENTS = {
     "text_encoder": Component.TEXT_ENCODER,
@@ -102,7 +102,7 @@ def _command(template: str, root: Path, path: str) -> str:
 
 def _word(place: str) -> str:
     """``place`` as a word of a shell's command that no program takes for an option; less runs what follows "+!"."""
-    return shlex.quote(f"./{place}" if place.startswith(("-", "+")) else place)
+    return word(f"./{place}" if place.startswith(("-", "+")) else place)
 
 
 def _finding(root: Path, path: str, fact: Fact) -> Finding:

@@ -11,7 +11,7 @@ from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, components_
 from sau_scan.checkpoint.opening import open_base, open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import CheckpointError, SauScanError, UnsafeFile
-from sau_scan.findings import FileRecord, Finding, Location, Skipped, escape
+from sau_scan.findings import FileRecord, Finding, Location, Skipped, escape, shown
 from sau_scan.static.facts import blocks
 from sau_scan.static.vetting import vet_file
 from sau_scan.static.watch import Watch
@@ -77,10 +77,10 @@ def require_harmless(checkpoint: Checkpoint, found: Iterable[Finding]) -> None:
     if danger is None:
         return
     where = danger.location.path if danger.location else "a file"
-    told = f"is not loaded: {escape(where)}: {danger.title}."
+    told = f"is not loaded: {shown(where)}: {danger.title}."
     if danger.location is not None and danger.location.base is not None:
         hint = "Scan the base by itself first, and use a clean one."
-        raise UnsafeFile(f"--base: {escape(danger.location.base)} {told}", hint=hint)
+        raise UnsafeFile(f"--base: {shown(danger.location.base)} {told}", hint=hint)
     if PurePosixPath(where).suffix.lower() in WEIGHT_NAMES:
         wanted = "weights as safetensors"
     else:
