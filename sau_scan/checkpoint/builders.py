@@ -67,6 +67,8 @@ ROW_FIELDS = ("num_layers", "num_single_layers")
 POSITION_FIELDS = ("sample_size", "pos_embed_max_size")
 MOST_POSITIONS = 1024
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+# One that needs a library of its own for the noise that it adds, and one on the same betas with the same defaults.
+STAND_INS = {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}
 # Above any schedule in use; a hostile one would fill the memory.
 TIMESTEP_LIMIT = 100_000
 
@@ -85,7 +87,7 @@ def load_scheduler(checkpoint: Checkpoint) -> Any:
     if not isinstance(given, list) or max([*whole, len(given)], default=0) > TIMESTEP_LIMIT:
         raise failure
     try:
-        scheduler = construct(getattr(diffusers, name), config)
+        scheduler = construct(getattr(diffusers, STAND_INS.get(name, name)), config)
         if name in FLOWS:
             return _sound_flow(scheduler)
         betas, kind = scheduler.betas, scheduler.config.get("prediction_type", "epsilon")
