@@ -12,7 +12,7 @@ import torch
 from sau_scan.checkpoint.builders import load_scheduler
 from sau_scan.checkpoint.families import SCHEDULERS, identify
 from sau_scan.checkpoint.opening import open_checkpoint
-from sau_scan.errors import DamagedFile, UsageError
+from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError
 from tests.checkpoint.spoiling import TEXT, UNET, edit_json, edit_tensors, fails, load
 
 
@@ -93,7 +93,14 @@ def test_shards(copy_of: Path) -> None:
     fails(copy_of, DamagedFile, "does not list")
     (copy_of / UNET).unlink()
     index.write_text(json.dumps({"weight_map": {**table, "x": "../vae/diffusion_pytorch_model.safetensors"}}))
-    fails(copy_of, DamagedFile, "does not list")
+    fails(copy_of, UnsafeFile, "in another folder")
+    for wrong in ([], {}, {"x": 1}, {"x": "x" * 999}, "x"):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        fails(copy_of, DamagedFile, "index.json is not valid")
+    index.write_text(json.dumps({"weight_map": table}))
+    for file in reversed(halves):
+        (copy_of / "unet" / file).unlink()
+        fails(copy_of, NotACheckpoint, f"{file} is missing")
 
 
 def test_custom_code_is_never_run(copy_of: Path, tmp_path: Path) -> None:
