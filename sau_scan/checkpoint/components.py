@@ -137,7 +137,7 @@ def _places(
     except SauScanError:
         raise
     except Exception as error:  # conversions raise anything on names that are not as they expect
-        raise _unlike(checkpoint, component, ascii(str(error))[:120]) from error
+        raise _unlike(checkpoint, component, "it lacks tensors of its layout, or has them in other sizes") from error
     entries = files[checkpoint.file].entries
     for key, tensor in wanted.items():
         place = found.get(key)
