@@ -67,6 +67,8 @@ ROW_FIELDS = ("num_layers", "num_single_layers")
 POSITION_FIELDS = ("sample_size", "pos_embed_max_size")
 MOST_POSITIONS = 1024
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+# One that needs a library of its own for the noise that it adds, and one on the same betas with the same defaults.
+STAND_INS = {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}
 # Above any schedule in use; a hostile one would fill the memory.
 TIMESTEP_LIMIT = 100_000
 
@@ -85,7 +87,7 @@ def load_scheduler(checkpoint: Checkpoint) -> Any:
     if not isinstance(given, list) or max([*whole, len(given)], default=0) > TIMESTEP_LIMIT:
         raise failure
     try:
-        scheduler = construct(getattr(diffusers, name), config)
+        scheduler = construct(getattr(diffusers, STAND_INS.get(name, name)), config)
         if name in FLOWS:
             return _sound_flow(scheduler)
         betas, kind = scheduler.betas, scheduler.config.get("prediction_type", "epsilon")
@@ -110,6 +112,10 @@ def construct(kind: Callable[..., Any], config: Mapping[str, Any]) -> Any:
     return kind(**{key: value for key, value in config.items() if key in known and not key.startswith("_")})
 
 
+class _Unbuildable(Exception):
+    """What a configuration has that no model of its kind does; the message names it."""
+
+
 def empty_module(checkpoint: Checkpoint, component: str, stored_tensors: int) -> Any:
     """The module of a component without storage."""
     path = f"{component}/config.json"
@@ -117,22 +123,23 @@ def empty_module(checkpoint: Checkpoint, component: str, stored_tensors: int) ->
     try:
         # Every layer stores tensors, so a depth beyond their number only serves to keep the loader busy.
         if _depth(config) > stored_tensors:
-            raise ValueError("more layers than tensors")
+            raise _Unbuildable("more layers than tensors")
         if any(max(_numbers(config.get(key) or 1)) > MOST_POSITIONS for key in POSITION_FIELDS):
-            raise ValueError("more places than any picture has")
+            raise _Unbuildable("more places than any picture has")
         with torch.device("meta"):
             return BUILDERS[checkpoint.index[component][1]](config)
-    except Exception as error:  # constructors raise anything on hostile values
+    except Exception as error:  # constructors raise anything on hostile values, and may quote them
+        reason = f": it has {error}" if isinstance(error, _Unbuildable) else ""
         raise DamagedFile(
-            f"{checkpoint.show(path)} does not describe a model that can be built ({ascii(str(error))[1:160]}).",
+            f"{checkpoint.show(path)} does not describe a model that can be built{reason}.",
             hint="Take config.json from the checkpoint that this one was made from.",
         ) from error
 
 
 def _depth(config: Mapping[str, Any]) -> int:
-    """Upper bound of the layers in one block; ValueError if it is not made of whole numbers, or of too many blocks."""
+    """Upper bound of the layers in one block; _Unbuildable if it is not made of whole numbers, or of too many."""
     if any(isinstance(value, list) and len(value) > MOST_BLOCKS for value in config.values()):
-        raise ValueError("more blocks than any model has")
+        raise _Unbuildable("more blocks than any model has")
     rows = max(max(_numbers(config.get(key) or 1)) for key in ROW_FIELDS)
     return rows * math.prod(max(_numbers(config.get(key) or 1)) for key in DEPTH_FIELDS)
 
@@ -141,16 +148,16 @@ def _numbers(value: Any) -> list[int]:
     """The whole numbers in nested lists."""
     if isinstance(value, list):
         if len(value) > TIMESTEP_LIMIT:
-            raise ValueError("a list that is too long")
+            raise _Unbuildable("a list that is too long")
         return [number for part in value for number in _numbers(part)] or [1]
     if type(value) is not int or value < 0:
-        raise ValueError("a depth that is not a whole number")
+        raise _Unbuildable("a depth that is not a whole number")
     return [value]
 
 
 def _clip_config(config: Mapping[str, Any]) -> CLIPTextConfig:
     if config.get("use_attention_mask"):
-        raise ValueError("padding is masked, which no family with this encoder does")
+        raise _Unbuildable("masked padding, which no family with this encoder has")
     return CLIPTextConfig(**{key: value for key, value in config.items() if key in CLIP_FIELDS})
 
 
@@ -164,7 +171,7 @@ def _t5(config: Mapping[str, Any]) -> Any:
 def _flux(config: Mapping[str, Any]) -> Any:
     made = construct(FluxTransformer2DModel, config)
     if sum(made.config.axes_dims_rope) != made.config.attention_head_dim:
-        raise ValueError("positions that do not fit the heads")
+        raise _Unbuildable("positions that do not fit the heads")
     return made
 
 

@@ -22,6 +22,7 @@ from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauSca
 Disk = dict[tuple[str, str], TensorRef]
 BELONG = "Download the component again; its weights and its config.json must belong together."
 BELONG_FILE = "If its sizes are not those of a published model, name a folder of them as --base; or download it again."
+LONGEST_NAME = 255  # of any file
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,40 @@ def weight_files(checkpoint: Checkpoint, component: str) -> tuple[str, ...]:
     files = checkpoint.weights.get(component, ())
     tensors = tuple(file for file in files if not file.endswith(".json"))
     index = next((file for file in files if file.endswith(".json")), None)
+    if index is not None:
+        _require_listed(checkpoint, component, index, tensors)
     if not tensors:
         raise _no_weights(checkpoint, component)
-    if index is not None:
-        table = checkpoint.json(index).get("weight_map")
-        named = {f"{component}/{value}" for value in table.values()} if isinstance(table, dict) else set()
-        if named != set(tensors):
-            raise DamagedFile(
-                f"{checkpoint.show(index)} does not list the weight files that lie beside it.",
-                hint="Keep either one weight file or the shards that the index lists, then scan again.",
-            )
     return tensors
+
+
+def _require_listed(checkpoint: Checkpoint, component: str, index: str, found: Sequence[str]) -> None:
+    """Raises what fits unless the ``index`` of shards lists the files that were ``found``, and no others."""
+    table, shown = checkpoint.json(index).get("weight_map"), checkpoint.show(index)
+    if not isinstance(table, dict) or not table or not all(map(_is_name, table.values())):
+        raise DamagedFile(
+            f"{shown} is not valid: it has no table of tensors and the files that hold them.", hint=DOWNLOAD_AGAIN
+        )
+    named = set(table.values())
+    elsewhere = sorted(file for file in named if "/" in file or "\\" in file)
+    if elsewhere:
+        raise UnsafeFile(
+            f"{shown} names the file {elsewhere[0][:100]!a}, which is in another folder.",
+            hint="Get the checkpoint from its original source, or ask its author.",
+        )
+    listed = {f"{component}/{file}" for file in named}
+    if not listed.issuperset(found):
+        raise DamagedFile(
+            f"{shown} does not list the weight files that lie beside it.",
+            hint="Keep either one weight file or the shards that the index lists, then scan again.",
+        )
+    absent = sorted(listed.difference(found))
+    if absent:
+        raise checkpoint.absent(absent[0])
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME
 
 
 def _places(
@@ -114,7 +138,7 @@ def _places(
     except SauScanError:
         raise
     except Exception as error:  # conversions raise anything on names that are not as they expect
-        raise _unlike(checkpoint, component, ascii(str(error))[:120]) from error
+        raise _unlike(checkpoint, component, "it lacks tensors of its layout, or has them in other sizes") from error
     entries = files[checkpoint.file].entries
     for key, tensor in wanted.items():
         place = found.get(key)

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from sau_scan.checkpoint.exported import is_exported
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import NotACheckpoint, UnsafeFile
 from sau_scan.findings import escape
 
+# All have the noise schedule that their betas say; steps are always DDIM's here.
 SCHEDULERS = frozenset(
     {
+        "DDIMInverseScheduler",
+        "DDIMParallelScheduler",
         "DDIMScheduler",
+        "DDPMParallelScheduler",
         "DDPMScheduler",
         "DEISMultistepScheduler",
+        "DPMSolverMultistepInverseScheduler",
         "DPMSolverMultistepScheduler",
+        "DPMSolverSDEScheduler",
         "DPMSolverSinglestepScheduler",
         "EulerAncestralDiscreteScheduler",
         "EulerDiscreteScheduler",
         "HeunDiscreteScheduler",
         "KDPM2AncestralDiscreteScheduler",
         "KDPM2DiscreteScheduler",
+        "LCMScheduler",
         "LMSDiscreteScheduler",
         "PNDMScheduler",
+        "SASolverScheduler",
+        "TCDScheduler",
         "UniPCMultistepScheduler",
     }
 )
@@ -182,7 +193,8 @@ FAMILIES: tuple[Family, ...] = (SD1, SD2, SDXL, SD3, FLUX, PIXART, PIXART_SIGMA)
 def identify(checkpoint: Checkpoint) -> Family:
     """The family of a checkpoint, every class in its index being admitted.
 
-    Raises NotACheckpoint for an unknown pipeline or a missing component, UnsafeFile for a foreign class.
+    Raises NotACheckpoint for a pipeline or class that is not supported, or a missing component; UnsafeFile for a class
+    that is not the libraries' own.
     """
     named = checkpoint.index.get("_class_name")
     family = next((family for family in FAMILIES if family.pipeline == named), None)
@@ -199,6 +211,7 @@ def identify(checkpoint: Checkpoint) -> Family:
             f"{checkpoint.show('model_index.json')} asks for {shown} as {escape(component)}, which is not loaded.",
             hint="Loading it could run foreign code. Get the checkpoint from its original source, or ask its author.",
         )
+    _require_supported(checkpoint, family)
     for component in family.components:
         if component in absent(checkpoint, family):
             continue
@@ -209,6 +222,18 @@ def identify(checkpoint: Checkpoint) -> Family:
                 hint="Download the checkpoint again, with all of its components.",
             )
     return SD2 if family is SD1 and _is_second(checkpoint) else family
+
+
+def _require_supported(checkpoint: Checkpoint, family: Family) -> None:
+    """Raises NotACheckpoint for a class of the libraries that the family's table does not have."""
+    for component, (library, name) in _outside(checkpoint, family).items():
+        _, admitted = family.components.get(component, ("", family.bystanders.get(component, frozenset())))
+        known = sorted(admitted)
+        raise NotACheckpoint(
+            f"{checkpoint.show('model_index.json')} names {library}.{name} as {escape(component)}, "
+            f"which is not supported with {family.pipeline}.",
+            hint=f"Supported are {', '.join(known)}." if known else "It is no component of that pipeline.",
+        )
 
 
 def absent(checkpoint: Checkpoint, family: Family) -> frozenset[str]:
@@ -225,9 +250,16 @@ def _is_second(checkpoint: Checkpoint) -> bool:
 
 
 def foreign_classes(checkpoint: Checkpoint, family: Family) -> dict[str, str]:
-    """Component -> what the index names for it, escaped, where that is outside the family's table."""
+    """Component -> what the index names for it, escaped, where that is neither in the family's table nor a class of
+    diffusers or transformers."""
     return {
-        component: ascii(value)
+        component: ascii(value) for component, value in _outside(checkpoint, family).items() if not is_exported(value)
+    }
+
+
+def _outside(checkpoint: Checkpoint, family: Family) -> dict[str, Any]:
+    return {
+        component: value
         for component, value in checkpoint.index.items()
         if not component.startswith("_") and isinstance(value, (list, dict)) and not _admitted(component, value, family)
     }

@@ -82,7 +82,7 @@ def _refusal(entry: os.DirEntry[str], relpath: str, real_root: Path) -> str | No
             target = Path(entry.path).resolve(strict=True)
         except (OSError, RuntimeError):
             return "a broken link"
-        if not target.is_relative_to(real_root):
+        if not belongs(target, real_root):
             return _LINK_OUT
     if entry.is_dir():
         return "a folder that is hidden, linked or too deep; not descended into"
@@ -93,6 +93,19 @@ def _refusal(entry: os.DirEntry[str], relpath: str, real_root: Path) -> str | No
     return None
 
 
+def belongs(target: Path, root: Path) -> bool:
+    """Whether ``target`` lies within the folder ``root``, or where the hub's cache keeps the files of such a folder.
+
+    Both with their links resolved. The cache has ``models--NAME/snapshots/COMMIT``, a folder of links to files that lie
+    directly in ``models--NAME/blobs``.
+    """
+    if target.is_relative_to(root):
+        return True
+    above = target.parent.parent
+    cached = target.parent.name == "blobs" and above.name.startswith("models--")
+    return cached and root.is_relative_to(above / "snapshots") and root != above / "snapshots"
+
+
 @contextmanager
 def opened(root: Path, relpath: str) -> Iterator[BufferedReader]:
     """A reader of a regular file within ``root``. Raises UnsafeFile, or NotACheckpoint where the disk fails.
@@ -101,7 +114,7 @@ def opened(root: Path, relpath: str) -> Iterator[BufferedReader]:
     """
     try:
         target = (root / relpath).resolve(strict=True)
-        if not target.is_relative_to(root.resolve()):
+        if not belongs(target, root.resolve()):
             raise UnsafeFile(f"{escape(str(root / relpath))} leaves the folder.", hint="Scan a copy made with cp -rL.")
         # O_NONBLOCK: opening a pipe put in the file's place must not hang.
         descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))

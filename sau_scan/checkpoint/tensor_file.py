@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sau_scan.errors import DamagedFile, WriteError
+from sau_scan.errors import DamagedFile, NotACheckpoint, WriteError
 
 HEADER_LIMIT = 100_000_000  # the reference implementation's limit
 MOST_DIMENSIONS = 8
@@ -32,6 +32,8 @@ DTYPES: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+# The other types of the format: parts of bytes, mostly, that mean nothing without scales of their maker's own.
+UNREAD = frozenset({"C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0", "U16", "U32", "U64"})
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def read_entries(data: bytes | bytearray, where: str, size: int | None = None) -
 
     ``data``: the file, or its beginning up to the end of the header if ``size`` says how long it is.
     Raises DamagedFile for anything that the format forbids: a header beyond the file, repeated names, sizes that do
-    not fit the shape, bytes that overlap, belong to no tensor or lie behind the end.
+    not fit the shape, bytes that overlap, belong to no tensor or lie behind the end; NotACheckpoint for a type that is
+    not read here.
     """
     length = len(data) if size is None else size
     start, header = _header(data, length, where)
@@ -126,6 +129,11 @@ def _header(data: bytes | bytearray, length: int, where: str) -> tuple[int, dict
 
 def _entry(name: str, value: Any, start: int, where: str) -> Entry:
     try:
+        if value["dtype"] in UNREAD:
+            raise NotACheckpoint(
+                f"{where} holds {name!a} as {value['dtype']}, a type that is not read here.",
+                hint="Scan a copy of it that its author saved as plain numbers, such as float16.",
+            )
         dtype = DTYPES[value["dtype"]]
         shape = tuple(value["shape"])
         begin, end = value["data_offsets"]

@@ -127,7 +127,7 @@ def _entry(content: Content, entry: Entry, look: Look, bomb: bool, sums: bool = 
         data = unpack(content, entry, most)
     except ValueError as error:
         shown = escape(entry.name)[:80]
-        yield Fact("archive-broken", f"Its entry {shown} cannot be unpacked ({ascii(str(error))[1:60]}).")
+        yield Fact("archive-broken", f"Its entry {shown} cannot be unpacked ({ascii(str(error)[:60])[1:-1]}).")
         data = content.read(entry.begin, min(entry.packed, WHOLE))
     whole = len(data) < most and entry.packed <= WHOLE
     # What the directory claims may be a lie; that more would come out is not.
@@ -160,7 +160,7 @@ def check_tar(content: Content, look: Look) -> Iterator[Fact]:
                     raise Unfinished(f"{content.shown} has more than {MOST_MEMBERS:,} members")
                 yield from _member(content, member, look)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError, EOFError) as error:
-        yield Fact("archive-broken", f"{content.subject} is a damaged tar ({ascii(str(error))[1:60]}).")
+        yield Fact("archive-broken", f"{content.subject} is a damaged tar ({ascii(str(error)[:60])[1:-1]}).")
 
 
 def _member(content: Content, member: tarfile.TarInfo, look: Look) -> Iterator[Fact]:
@@ -199,7 +199,7 @@ def _streams(packed: bytes, opener: Callable[[], Any]) -> tuple[bytes, str]:
         try:
             data += reader.decompress(packed, WHOLE + 1 - len(data))
         except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError, MemoryError) as error:
-            return data, ascii(str(error))[1:60]
+            return data, ascii(str(error)[:60])[1:-1]
         if not reader.eof or len(data) > WHOLE:
             return data, "" if len(data) > WHOLE else "it is cut short"
         packed = reader.unused_data.lstrip(b"\0")

@@ -159,7 +159,8 @@ def check_shards(folder: Folder) -> About:
             continue
         outside = sorted(file for file in set(table.values()) if "/" in file or "\\" in file)
         if outside:
-            yield path, Fact("link-outside", f"It names the file {_short(outside[0])}, which is in another folder.")
+            sentence = f"It names the file {_short(outside[0])}, which is in another folder."
+            yield path, Fact("link-outside", sentence, command="less {path}")
         wrong = [
             name
             for name, file in table.items()

@@ -131,5 +131,5 @@ def _spoilt(content: Content, kind: str) -> str:
 
 def failed(name: str, error: Exception) -> Fact:
     """The fact that an analyser could not finish."""
-    reason = str(error) if isinstance(error, Unfinished) else f"{type(error).__name__}: {ascii(str(error))[1:-1][:80]}"
+    reason = str(error) if isinstance(error, Unfinished) else f"{type(error).__name__}: {ascii(str(error)[:80])[1:-1]}"
     return Fact("analyser-failed", f"The check of its {name} did not finish: {reason}.")

@@ -72,7 +72,7 @@ def trace(stream: BinaryIO, budget: Budget) -> Trace:
             machine.step(name, argument)
         result.number = machine.number()
     except (ValueError, UnicodeError, OverflowError, MemoryError, IndexError) as error:
-        result.broken = ascii(str(error))[1:-1][:80] or type(error).__name__
+        result.broken = ascii(str(error)[:80])[1:-1] or type(error).__name__
     return result
 
 

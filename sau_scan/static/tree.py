@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from sau_scan.checkpoint.files import belongs
 from sau_scan.findings import Severity, escape
 from sau_scan.static.facts import Fact
 
@@ -63,7 +64,7 @@ def _within(link: Path, real_root: Path) -> bool:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError, ValueError):
         return False
-    return target.is_relative_to(real_root) and target.is_file()
+    return belongs(target, real_root) and target.is_file()
 
 
 def _place(entry: os.DirEntry[str], relpath: str) -> Place | None:
@@ -111,7 +112,7 @@ def check_places(root: Path, places: list[Place]) -> Iterator[tuple[str, Fact]]:
 def _link(root: Path, real_root: Path, place: Place) -> Iterator[tuple[str, Fact]]:
     shown = escape(place.target or "")[:120]
     try:
-        inside = (root / place.relpath).resolve(strict=True).is_relative_to(real_root)
+        inside = belongs((root / place.relpath).resolve(strict=True), real_root)
     except (OSError, RuntimeError, ValueError):
         yield place.relpath, Fact("special-file", f"It is a link to {shown}, which leads nowhere or in a circle.")
         return

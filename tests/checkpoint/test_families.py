@@ -17,7 +17,7 @@ from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.packing import pack, unpack
-from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint
 from tests.tiny_models import FAMILIES, save, tiny_pixart
 
 PROMPTS = ["a photo of the red cat", "dog and house of the blue star, and a red dog"]
@@ -215,7 +215,7 @@ def edit(path: Path, **changes: Any) -> None:
         ("sdxl", "unet/config.json", {"transformer_layers_per_block": [[10**9]]}, DamagedFile),
         ("sdxl", "text_encoder_2/config.json", {"projection_dim": 48}, DamagedFile),
         ("sdxl", "text_encoder_2/config.json", {"max_position_embeddings": 8}, DamagedFile),
-        ("sdxl", "model_index.json", {"text_encoder_2": ["transformers", "T5EncoderModel"]}, UnsafeFile),
+        ("sdxl", "model_index.json", {"text_encoder_2": ["transformers", "T5EncoderModel"]}, NotACheckpoint),
         ("sdxl", "model_index.json", {"tokenizer_2": [None, None]}, NotACheckpoint),
         ("sd3", "transformer/config.json", {"num_layers": 10**9}, DamagedFile),
         ("sd3", "transformer/config.json", {"pos_embed_max_size": 10**9}, DamagedFile),

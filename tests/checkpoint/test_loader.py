@@ -9,7 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from sau_scan.errors import DamagedFile, UsageError
+from sau_scan.checkpoint.builders import load_scheduler
+from sau_scan.checkpoint.families import SCHEDULERS, identify
+from sau_scan.checkpoint.opening import open_checkpoint
+from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError
 from tests.checkpoint.spoiling import TEXT, UNET, edit_json, edit_tensors, fails, load
 
 
@@ -30,6 +33,16 @@ def test_every_parameter_has_its_place_on_disk(tiny_checkpoint: Path) -> None:
             assert torch.equal(stored, value)
     with pytest.raises(KeyError):
         model.disk_tensor("unet", "nothing.weight")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", sorted(SCHEDULERS))
+def test_all_schedulers_of_noise_give_their_betas(name: str, copy_of: Path) -> None:
+    edit_json(copy_of / "model_index.json", scheduler=["diffusers", name])
+    edit_json(copy_of / "scheduler/scheduler_config.json", trained_betas=[0.1, 0.2])
+    checkpoint = open_checkpoint(copy_of)
+    identify(checkpoint)
+    assert torch.allclose(load_scheduler(checkpoint).alphas_cumprod, torch.tensor([0.9, 0.72]))
 
 
 def test_both_spellings_of_the_text_encoder(copy_of: Path) -> None:
@@ -80,7 +93,14 @@ def test_shards(copy_of: Path) -> None:
     fails(copy_of, DamagedFile, "does not list")
     (copy_of / UNET).unlink()
     index.write_text(json.dumps({"weight_map": {**table, "x": "../vae/diffusion_pytorch_model.safetensors"}}))
-    fails(copy_of, DamagedFile, "does not list")
+    fails(copy_of, UnsafeFile, "in another folder")
+    for wrong in ([], {}, {"x": 1}, {"x": "x" * 999}, "x"):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        fails(copy_of, DamagedFile, "index.json is not valid")
+    index.write_text(json.dumps({"weight_map": table}))
+    for file in reversed(halves):
+        (copy_of / "unet" / file).unlink()
+        fails(copy_of, NotACheckpoint, f"{file} is missing")
 
 
 def test_custom_code_is_never_run(copy_of: Path, tmp_path: Path) -> None:

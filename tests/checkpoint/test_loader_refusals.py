@@ -130,6 +130,21 @@ def test_configurations_that_do_not_fit(file: str, changes: dict[str, Any], copy
 
 
 @pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({"layers_per_block": 10**9}, "can be built: it has more layers than tensors."),
+        ({"down_block_types": None}, "can be built."),
+        ({"down_block_types": ["\x1b[2J" * 99, "x"]}, "can be built."),
+    ],
+)
+def test_nothing_is_told_in_the_libraries_words(changes: dict[str, Any], end: str, copy_of: Path) -> None:
+    edit_json(copy_of / "unet/config.json", **changes)
+    with pytest.raises(DamagedFile) as caught:
+        load(copy_of)
+    assert str(caught.value) == f"{copy_of}/unet/config.json does not describe a model that {end}"
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"num_train_timesteps": 10**12},
@@ -174,7 +189,13 @@ def test_other_kinds_of_unet(changes: dict[str, Any], copy_of: Path) -> None:
         ({"scheduler": ["os", "system"]}, UnsafeFile),
         ({"scheduler": ["diffusers", "__dict__"]}, UnsafeFile),
         ({"safety_checker": ["evil", "Checker"]}, UnsafeFile),
-        ({"more": ["diffusers", "UNet2DConditionModel"]}, UnsafeFile),
+        ({"unet": ["diffusers.models", "UNet2DConditionModel"]}, UnsafeFile),
+        ({"unet": ["diffusers", "models"]}, UnsafeFile),
+        ({"unet": ["diffusers", "FluxTransformer2DModel"]}, NotACheckpoint),
+        ({"unet": ["diffusers", "FlaxUNet2DConditionModel"]}, NotACheckpoint),
+        ({"text_encoder": ["transformers", "CLIPTextModelWithProjection"]}, NotACheckpoint),
+        ({"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, NotACheckpoint),
+        ({"more": ["diffusers", "UNet2DConditionModel"]}, NotACheckpoint),
         ({"unet": {"a": 1}}, UnsafeFile),
         ({"unet": ["diffusers", ["x"]]}, UnsafeFile),
         ({"unet": [["diffusers"], "UNet2DConditionModel"]}, UnsafeFile),

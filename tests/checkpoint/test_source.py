@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from sau_scan.checkpoint.files import opened
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
+from sau_scan.findings import Finding
+from sau_scan.static.vetting import vet_file
 from tests.conftest import Lock
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -116,6 +119,43 @@ def test_links_are_followed_inside_and_refused_outside(copy_of: Path, tmp_path: 
         checkpoint.read("out.json")
     with pytest.raises(UnsafeFile):
         checkpoint.read("root/etc/passwd")
+
+
+def test_a_snapshot_of_the_hubs_cache_is_its_blobs(copy_of: Path, tmp_path: Path) -> None:
+    snapshot = cached(copy_of, tmp_path / "hub/models--org--name")
+    checkpoint = open_checkpoint(snapshot)
+    assert not checkpoint.links_out and not checkpoint.skipped
+    assert checkpoint.records == open_checkpoint(copy_of).records
+    assert vet_file(snapshot) == []
+
+
+@pytest.mark.parametrize("where", ["models--org--name/refs/x", "models--org--name/blobs/x/y", "models--other/blobs/x"])
+def test_links_of_a_snapshot_lead_to_its_blobs_only(where: str, copy_of: Path, tmp_path: Path) -> None:
+    snapshot = cached(copy_of, tmp_path / "models--org--name")
+    secret = tmp_path / where
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.write_text("{}")
+    (snapshot / "direct.json").symlink_to(secret)
+    (tmp_path / "models--org--name/blobs/link").symlink_to(secret)
+    (snapshot / "around.json").symlink_to("../../blobs/link")
+    assert open_checkpoint(snapshot).links_out == ("around.json", "direct.json")
+    assert [note.id for note in vet_file(snapshot) if isinstance(note, Finding)] == ["file/link-outside"] * 2
+    (snapshot / UNET).unlink()
+    (snapshot / UNET).symlink_to(secret)
+    with pytest.raises(UnsafeFile, match="leaves the folder"), opened(snapshot, UNET):
+        pass
+
+
+def cached(folder: Path, repository: Path) -> Path:
+    """A folder as the hub's client lays it out: blobs, and links to them."""
+    snapshot = repository / "snapshots/abc"
+    (repository / "blobs").mkdir(parents=True)
+    for number, path in enumerate(sorted(p for p in folder.rglob("*") if p.is_file())):
+        shutil.copy(path, repository / f"blobs/{number}")
+        link = snapshot / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(repository / f"blobs/{number}", link.parent))
+    return snapshot
 
 
 def test_an_index_that_leaves_the_folder(copy_of: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sau_scan.checkpoint.tensor_file import DTYPES, read_entries, read_tensor, tensor_bytes
-from sau_scan.errors import DamagedFile
+from sau_scan.checkpoint.tensor_file import DTYPES, UNREAD, read_entries, read_tensor, tensor_bytes
+from sau_scan.errors import DamagedFile, NotACheckpoint
+from sau_scan.static.header import BITS
 
 shapes = st.lists(st.integers(0, 4), max_size=3)
 
@@ -42,13 +43,25 @@ def test_agrees_with_the_reference(described: dict[str, tuple[list[int], str]]) 
         assert tensor_bytes(got) == tensor_bytes(tensor) == data[entries[name].begin : entries[name].end]
 
 
+@pytest.mark.parametrize("dtype", sorted(UNREAD))
+def test_types_that_are_not_read_are_no_damage(dtype: str) -> None:
+    data = file_of({"a": entry(0, BITS[dtype], [8], dtype)}, bytes(BITS[dtype]))
+    safetensors.deserialize(data)
+    with pytest.raises(NotACheckpoint, match=f"'a' as {dtype}, a type that is not read here"):
+        read_entries(data, "file")
+
+
+def test_all_types_of_the_format_are_known() -> None:
+    assert BITS.keys() == DTYPES.keys() | UNREAD
+
+
 @given(st.binary(max_size=64), st.integers(0, 400), st.booleans())
 def test_damage_is_an_error_and_never_a_crash(noise: bytes, at: int, insert: bool) -> None:
     good = safetensors.torch.save({"a": torch.ones(3, 4), "b": torch.zeros(2, dtype=torch.float16)})
     bad = good[:at] + noise + good[at if insert else at + len(noise) :]
     try:
         entries = read_entries(bad, "file")
-    except DamagedFile:
+    except (DamagedFile, NotACheckpoint):
         return
     # What is accepted must be readable, and lie in the file.
     for found in entries.values():

@@ -29,6 +29,12 @@ def test_bytes_behind_the_last_tensor_are_shown_from_the_end(tmp_path: Path) -> 
     assert finding.next_step == f"tail -c 1 {path} | xxd | head -n 20"
 
 
+def test_a_path_in_an_index_of_shards_is_read_there(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    folder = MAKERS["shard-outside"](tmp_path, tiny_checkpoint)
+    (finding,) = found(folder)
+    assert finding.next_step == f"less {folder}/unet/x.safetensors.index.json"
+
+
 def test_a_pickle_that_runs_code_is_explained(tmp_path: Path) -> None:
     finding = found(MAKERS["pickle-system"](tmp_path, tmp_path))[0]
     assert finding.next_step == "sau-scan rules show pickle-danger"

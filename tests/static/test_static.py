@@ -88,6 +88,11 @@ def test_sentences_of_one_rule_about_one_file_make_one_finding(tmp_path: Path) -
     assert found.id == "file/pickle-danger" and "and 5 more" in found.behaviour
 
 
+def test_classes_of_the_libraries_are_no_findings(copy_of: Path) -> None:
+    edit_json(copy_of / "model_index.json", scheduler=["diffusers", "EDMEulerScheduler"])
+    assert vet_file(copy_of) == []
+
+
 def test_findings_about_files_are_reported_even_if_nothing_can_be_loaded(copy_of: Path) -> None:
     from sau_scan.scan import detect
 

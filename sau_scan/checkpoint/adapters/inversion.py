@@ -35,6 +35,7 @@ NARROWEST, MULTIPLE = 16, 8  # no text encoder's table has rows of three numbers
 WIDEST = 8192  # token tables of the largest text encoders have half of that
 MOST_ROWS = 1_000  # far above the length of any prompt
 LONGEST_WORD = 500
+SHOWN = 40  # characters of a word that is none
 AGAIN = "Download the file again, or check it against the sha256 that its source publishes."
 Path = tuple[str, ...]
 
@@ -85,6 +86,12 @@ def is_inversion(entries: Mapping[str, Entry]) -> bool:
     return width and entry.dtype.is_floating_point and not _PARAMETER.fullmatch(name)
 
 
+def _shown(word: object) -> str:
+    if not isinstance(word, str):
+        return f"it is of the type {type(word).__name__}"
+    return f"{word[:SHOWN]!a}{'...' if len(word) > SHOWN else ''}"
+
+
 def read_inversion(
     content: Mapping[str, Any], widths: Mapping[str, int], *, name: str, where: str, base: str
 ) -> Inversion:
@@ -96,7 +103,7 @@ def read_inversion(
     """
     word, found, layout = find_tables(content, name, where)
     if not isinstance(word, str) or not 0 < len(word) <= LONGEST_WORD or not encodable(word):
-        raise DamagedFile(f"{where} names no usable word: {ascii(word)[:60]}.", hint=AGAIN)
+        raise DamagedFile(f"{where} names no usable word: {_shown(word)}.", hint=AGAIN)
     tensors = {path: _matrix(_at(content, path), path, where) for path in found.values()}
     paths = _by_encoder(found, tensors, widths, where, base)
     rows = {encoder: tensors[path] for encoder, path in paths.items()}

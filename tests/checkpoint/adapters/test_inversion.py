@@ -110,8 +110,8 @@ def test_a_word_that_is_there_already_takes_its_row_over() -> None:
         ({"<toy>": torch.ones(1, 768)}, UsageError, "width 768.*width 32"),
         ({"": ROWS}, DamagedFile, "no usable word"),
         ({"\ud800": ROWS}, DamagedFile, r"no usable word: '\\ud800'"),
-        ({"x" * 10_000: ROWS}, DamagedFile, "no usable word"),
-        (a1111(ROWS) | {"name": 7}, DamagedFile, "no usable word: 7"),
+        ({"\x1b" * 10_000: ROWS}, DamagedFile, r"no usable word: '(\\x1b){40}'\.\.\.\."),
+        (a1111(ROWS) | {"name": 7}, DamagedFile, "no usable word: it is of the type int"),
         ({"clip_g": ROWS}, UsageError, "for text_encoder_2"),
     ],
 )
