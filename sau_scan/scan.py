@@ -128,7 +128,8 @@ def examine(
     progress.stage("denoise", plan.passes["reference"] + plan.passes["first rung"] + plan.passes["second rung"])
     scored = {slot: shortlist(items, plan.denoised[slot], text_leads, options.seed) for slot, items in read.items()}
     noise_leads = denoise_tier(prober, plan, scored, options.seed)
-    progress.done(f"{sum(n.strong for n in noise_leads)} stand out, {prober.counter.unet:,} UNet passes so far")
+    standing = _unsampled((*text_leads, *noise_leads), ())
+    progress.done(f"{standing:,} stand out by now, {prober.counter.unet:,} UNet passes so far")
     progress.stage("phrases", ready.phrase_texts or 1)
     phrases = phrase_tier(prober, recipe, known.null, known.vocabulary, words)
     named, undrawn = confirm_phrases(prober, recipe, phrases, words)
