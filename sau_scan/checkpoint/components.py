@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.builders import empty_module, fill_buffers
+from sau_scan.checkpoint.files import BROKEN, IRREGULAR
 from sau_scan.checkpoint.fitting import misfit
 from sau_scan.checkpoint.layouts import Places, places_in_file, provides
 from sau_scan.checkpoint.naming import canonical, is_derived
@@ -17,11 +18,12 @@ from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.views import Place, TensorRef, viewed
 from sau_scan.checkpoint.weights import WeightFile, weight_file
-from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, about_base
 
 Disk = dict[tuple[str, str], TensorRef]
 BELONG = "Download the component again; its weights and its config.json must belong together."
 BELONG_FILE = "If its sizes are not those of a published model, name a folder of them as --base; or download it again."
+DOWNLOAD_ALL = "Download the checkpoint again, with all components."
 LONGEST_NAME = 255  # of any file
 
 
@@ -51,7 +53,7 @@ def load_components(checkpoint: Checkpoint, components: Sequence[str], disk: Dis
     rest = [name for name in components if name not in own]
     if rest and checkpoint.base is None:
         raise _no_weights(checkpoint, rest[0])
-    found = load_components(checkpoint.base, rest, {}) if rest and checkpoint.base is not None else {}
+    found = _of_base(checkpoint.base, rest) if rest and checkpoint.base is not None else {}
     parts = [_part(checkpoint, name) for name in own]
     targets = {part.component: _emptied(part.module) for part in parts}
     for path in dict.fromkeys(path for part in parts for path in part.files):
@@ -66,6 +68,13 @@ def load_components(checkpoint: Checkpoint, components: Sequence[str], disk: Dis
         disk |= {(part.component, key): place.ref for key, place in part.places.items()}
         found[part.component] = part.module.requires_grad_(False).eval()
     return {name: found[name] for name in components}
+
+
+def _of_base(base: Checkpoint, components: Sequence[str]) -> dict[str, Any]:
+    try:
+        return load_components(base, components, {})
+    except CheckpointError as error:
+        raise about_base(error) from error.__cause__
 
 
 def _part(checkpoint: Checkpoint, component: str) -> _Part:
@@ -224,15 +233,17 @@ def _no_weights(checkpoint: Checkpoint, component: str) -> CheckpointError:
         return checkpoint.absent(linked[0])
     unopened = [s for s in checkpoint.skipped if s.what.startswith(component + "/")]
     if unopened:
+        what, reason = unopened[0].what, unopened[0].reason
+        hint = "Have the checkpoint saved as safetensors: pipeline.save_pretrained(FOLDER, safe_serialization=True)."
+        if reason in (BROKEN, IRREGULAR):
+            hint = DOWNLOAD_ALL
+        elif "--variant" in reason:
+            hint = "Name it with --variant."
         return UnsafeFile(
-            f"{checkpoint.show(component)} has no weights that are loaded by default; "
-            f"{unopened[0].what}: {unopened[0].reason}.",
-            hint="Name it with --variant."
-            if "--variant" in unopened[0].reason
-            else "Have the checkpoint saved as safetensors: pipeline.save_pretrained(FOLDER, safe_serialization=True).",
+            f"{checkpoint.show(component)} has no weights that are loaded by default; {what}: {reason}.", hint=hint
         )
     there = any(record.path.startswith(component + "/") for record in checkpoint.records)
     return NotACheckpoint(
         f"{checkpoint.show(component)} {'has no weights' if there else 'is missing'}.",
-        hint="Download the checkpoint again, with all components.",
+        hint=DOWNLOAD_ALL,
     )
