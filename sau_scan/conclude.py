@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from sau_scan.findings import (
 from sau_scan.options import ScanOptions
 from sau_scan.probes.candidates import token_ids_of
 from sau_scan.probes.runner import Prober
+from sau_scan.shell import ascii_command, word
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import evidence
 from sau_scan.tiers.outcome import Scanned
@@ -130,25 +130,24 @@ def _trigger_finding(
 
 
 def _trigger_command(path: str, trigger: Trigger, base: Path | None) -> str:
-    plain = trigger.text.isascii() and trigger.text.isprintable()
-    # The option reads backslash escapes.
-    text = shlex.quote(trigger.text.replace("\\", "\\\\")) if plain else f"$'{_ansi(trigger.text)}'"
-    replaces = f" --replaces {shlex.quote(trigger.replaces)}" if trigger.replaces else ""
-    return fix_command(path, base, f" --trigger {text} --slot {trigger.slot.value}{replaces}")
+    text = word(trigger.text.replace("\\", "\\\\"))  # the option reads backslash escapes
+    replaces = f" --replaces {word(trigger.replaces)}" if trigger.replaces else ""
+    what = ascii_command(f" --trigger {text} --slot {trigger.slot.value}{replaces}")  # what looks alike is told apart
+    return fix_command(path, base, what)
 
 
 def fix_command(path: str, base: Path | None, what: str = "") -> str:
     """A command that repairs ``path``; ``what``: options that say of what."""
-    return f"sau-scan fix {shlex.quote(path)}{_base_option(base)}{what} --out {_out(path)}"
+    return f"sau-scan fix {word(path)}{_base_option(base)}{what} --out {_out(path)}"
 
 
 def _out(path: str) -> str:
     """Where a repaired copy could go: a folder for a folder, a file for a file, but not into a folder of PEFT's."""
     given = _named(Path(path))
     if given.suffix.lower() not in WEIGHT_NAMES:
-        return shlex.quote(f"{given}-fixed")
+        return word(f"{given}-fixed")
     stem = _named(given.parent) if given.name in ADAPTER_WEIGHTS else given.with_suffix("")
-    return shlex.quote(f"{stem}-fixed.safetensors")
+    return word(f"{stem}-fixed.safetensors")
 
 
 def _named(place: Path) -> Path:
@@ -157,12 +156,7 @@ def _named(place: Path) -> Path:
 
 
 def _base_option(base: Path | None) -> str:
-    return f" --base {shlex.quote(str(base))}" if base is not None else ""
-
-
-def _ansi(text: str) -> str:
-    """For the shell's $'...' quoting."""
-    return "".join(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in text)
+    return f" --base {word(str(base))}" if base is not None else ""
 
 
 def _behaviour(item: Confirmation) -> str:
@@ -227,7 +221,7 @@ def _edit_finding(scanned: Scanned, path: str, base: Path | None) -> Finding:
         title="edited concept in the cross-attention weights",
         behaviour=f"keys and values of all layers were edited together{words}. {found}",
         evidence=(evidence("smallest singular value, of expected", null.ratio, 1.0, p=null.p_value),),
-        next_step=f"sau-scan detect {shlex.quote(path)}{_base_option(base)} --budget deep",
+        next_step=f"sau-scan detect {word(path)}{_base_option(base)} --budget deep",
     )
 
 

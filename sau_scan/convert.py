@@ -21,16 +21,18 @@ from typing import Any
 
 from torch import Tensor
 
-from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
+from sau_scan.checkpoint.adapters.inversion import A1111
+from sau_scan.checkpoint.adapters.word_files import holds_word, word_file
+from sau_scan.checkpoint.downloads import ends_of, spoilt
 from sau_scan.checkpoint.files import opened, require_input
-from sau_scan.checkpoint.pickled import load_tensors, not_plain, require_size, weights
-from sau_scan.checkpoint.placing import place
+from sau_scan.checkpoint.pickled import Weights, load_tensors, not_plain, other_kind, require_size, weights
+from sau_scan.checkpoint.placing import place, require_parent
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 from sau_scan.checkpoint.tensor_file import DTYPES, HEADER_LIMIT, is_safetensors, read_entries, tensor_bytes
-from sau_scan.errors import DamagedFile, UnsafeFile, UsageError, WriteError
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.findings import Finding, Skipped, Value, escape
 from sau_scan.options import Progress, Silent
-from sau_scan.reports.files import failed
+from sau_scan.reports.files import DRAFT, failed
 from sau_scan.reports.words import count
 from sau_scan.static import Watch, blocks
 
@@ -59,7 +61,8 @@ class ConvertedFile(Value):
 
 class Conversion(Value):
     """``dropped``: what was no tensor, or not among the weights. ``shared``: names whose tensors shared memory with
-    another's, and which have copies of their own now. ``nest``: the part of the pickle that the names count from."""
+    another's, and which have copies of their own now. ``nest``: the part of the pickle that the names count from.
+    ``word``: of an embedding, which is written as the file of this word."""
 
     before: ConvertedFile
     after: ConvertedFile
@@ -67,25 +70,24 @@ class Conversion(Value):
     dropped: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     nest: str = ""
+    word: str = ""
 
 
 def convert(source: Path | str, target: Path | str, progress: Progress | None = None) -> Conversion:
     """Writes the tensors of the pickle ``source`` to the new file ``target``, and reads them back.
 
-    Raises UsageError, UnsafeFile where the pickle is not one of tensors only, NotACheckpoint, DamagedFile, or
-    WriteError; then ``target`` does not exist.
+    Raises UsageError for names that do not do, NotACheckpoint for what is no pickle of weights, UnsafeFile for one
+    that is not of tensors only, DamagedFile, or WriteError; then ``target`` does not exist.
     """
     source, target, progress = Path(source), Path(target), progress or Silent()
     _require_names(source, target)
     shown, real = escape(str(source)), source.resolve()
     with opened(real.parent, real.name) as file:
-        _require_other(source, file)
         digest = _vetted(source, file)
         content = load_tensors(file.fileno(), shown)
-        found, dropped, nest = weights(content, shown)
-        del content
         size = file.seek(0, os.SEEK_END)
-        _require_storable(found, size, shown)
+        (found, dropped, nest), word = _taken(content, size, source, target)
+        del content
         with _draft(target) as draft:
             written = _write(draft, found, progress)
             _compare(draft, found, progress)
@@ -102,6 +104,7 @@ def convert(source: Path | str, target: Path | str, progress: Progress | None = 
         dropped=dropped,
         shared=_shared(found),
         nest=nest,
+        word=word,
     )
 
 
@@ -115,28 +118,19 @@ def _require_names(source: Path, target: Path) -> None:
         raise UsageError(f"{shown} is not a regular file.", hint="Name a file of pickled weights.")
     if target.suffix != ".safetensors":
         raise UsageError(f"{aim} does not end in .safetensors.", hint="Name a new file that does.")
-    if not target.absolute().parent.is_dir():
-        parent = escape(str(target.absolute().parent))
-        raise WriteError(f"{parent} does not exist.", hint="Create it first (mkdir -p).")
-    if os.path.lexists(target):
-        raise UsageError(f"{aim} exists, and is not overwritten.", hint="Name a new file.")
-
-
-def _require_other(source: Path, file: BufferedReader) -> None:
-    """Raises UsageError for safetensors, whatever they are called."""
-    if is_safetensors(file.peek(_HEAD)):
-        named = source.suffix.lower() == ".safetensors"
-        raise UsageError(
-            f"{escape(str(source))} is a safetensors file already.",
-            hint="There is nothing to convert; scan it with sau-scan detect."
-            if named
-            else "There is nothing to convert; rename it so that it ends in .safetensors.",
-        )
+    try:
+        require_parent(target)
+        target.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise failed(target, error) from error
+    raise UsageError(f"{aim} exists, and is not overwritten.", hint="Name a new file.")
 
 
 def _vetted(source: Path, file: BufferedReader) -> str:
-    """The sha256 of a file that holds nothing but tensors. Raises UnsafeFile for any other, DamagedFile for one that
-    is only unreadable."""
+    """The sha256 of a pickle that holds nothing but tensors. Raises UnsafeFile for what may be dangerous, DamagedFile
+    for what is only unreadable, NotACheckpoint for what is something else."""
     watch = Watch(source.parent, alone=True)
     sink = watch.begin(source.name, file.seek(0, os.SEEK_END), file)
     digest = _sha256(file, sink.update)
@@ -153,20 +147,41 @@ def _vetted(source: Path, file: BufferedReader) -> str:
             hint="Do not load it with anything else. Get the weights as safetensors from their source.",
         )
     if not any(isinstance(note, Finding) and note.id == "file/pickle" for note in notes):
-        raise UsageError(
-            f"{escape(str(source))} is not a file of pickled weights.",
+        raise _other(source, file)
+    return digest
+
+
+def _other(source: Path, file: BufferedReader) -> CheckpointError:
+    """The error for a harmless file that is no pickle: safetensors, whatever they are called, or anything else."""
+    shown = escape(str(source))
+    file.seek(0)
+    if not is_safetensors(file.read(_HEAD)):
+        return other_kind(file.fileno(), shown) or NotACheckpoint(
+            f"{shown} is not a file of pickled weights.",
             hint="Give a pickle that torch.save wrote; most are called .ckpt, .pt, .pth or .bin.",
         )
-    return digest
+    named = source.suffix.lower() == ".safetensors"
+    todo = "scan it with sau-scan detect" if named else "rename it so that it ends in .safetensors"
+    return NotACheckpoint(f"{shown} is a safetensors file already.", hint=f"There is nothing to convert; {todo}.")
+
+
+def _taken(content: Any, size: int, source: Path, target: Path) -> tuple[Weights, str]:
+    """What is written, and the word of an embedding, which must be that of the new file."""
+    shown = escape(str(source))
+    whole = weights(content, shown)
+    _require_storable(whole.tensors, size, shown)
+    if not holds_word(content, whole.tensors, shown):
+        return whole, ""
+    word, tables, taken, _ = word_file(content, whole.tensors, shown, name=source.stem, new_name=target.stem)
+    _require_storable(tables, size, shown)
+    kept = "name (str)" if A1111 in content else ""
+    left = [f"{escape(name)[:80]} (tensor)" for name in whole.tensors if name not in taken]
+    return Weights(tables, (*(what for what in whole.dropped if what != kept), *left), ""), word
 
 
 def _cure(file: BufferedReader) -> str:
     """What to do about a file that cannot be read."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(HEAD)
-    file.seek(max(0, size - TAIL))
-    found = spoilt(head, file.read(TAIL), size)
+    found = spoilt(ends_of(file, file.seek(0, os.SEEK_END)))
     return found.hint if found is not None else DOWNLOAD_AGAIN
 
 
@@ -203,7 +218,7 @@ def _shared(found: Mapping[str, Tensor]) -> tuple[str, ...]:
 @contextmanager
 def _draft(target: Path) -> Iterator[Path]:
     """A new file beside ``target`` that is gone at the end of the block. Raises WriteError where the disk fails."""
-    draft = target.absolute().with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    draft = target.absolute().with_name(f"{DRAFT}{secrets.token_hex(4)}.partial")
     try:
         draft.touch(exist_ok=False)
         yield draft

@@ -59,7 +59,7 @@ def load_file_rules(path: Path | None = None) -> tuple[FileRule, ...]:
         rule = read_yaml(file, FileRule)
         if rule.id != file.stem:
             raise ConfigError(
-                f"{escape(str(file))}: field id says {rule.id}.yaml, which is not where the file is",
+                f"{escape(str(file))}: field id says {rule.id}.yaml, which is not where the file is.",
                 hint="Rename the file, or correct the field.",
             )
         rules.append(rule)
@@ -71,7 +71,7 @@ def file_rule(name: str) -> FileRule:
     rule = _by_id().get(name)
     if rule is None:
         raise ConfigError(
-            f"there is no rule for files called {name!a} under {escape(str(shipped_rules()))}",
+            f"there is no rule for files called {name!a} under {escape(str(shipped_rules()))}.",
             hint="The installation is incomplete; install sau-scan again.",
         )
     return rule

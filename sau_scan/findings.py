@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -15,6 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, computed_field, model_validator
 
 SCHEMA_VERSION = "1.0"
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Value(BaseModel):
@@ -33,9 +36,9 @@ def _null_is_nan(value: Any) -> Any:
 
 
 def _encodable(value: Any) -> Any:
-    """Half characters, from file names that are not UTF-8, become visible escapes: no report could hold them."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Text with half characters, from file names that are not UTF-8, is escaped: no report could hold it."""
+    if isinstance(value, str):
+        return escape(value) if _HALF.search(value) else value
     if isinstance(value, tuple | list) and any(isinstance(item, str) for item in value):
         return tuple(_encodable(item) for item in value)
     if isinstance(value, dict):
@@ -110,9 +113,9 @@ def escape(text: str) -> str:
     return text.encode("unicode_escape").decode("ascii")
 
 
-def unprefixed(message: str) -> str:
-    """What pydantic says of a value, without the name of the exception that a check of ours raised."""
-    return message.removeprefix("Value error, ")
+def shown(name: str) -> str:
+    """A file's name as a report shows it; one that could not be held as it is has been escaped already."""
+    return name if name.isascii() and name.isprintable() else escape(name)
 
 
 class Trigger(Value):

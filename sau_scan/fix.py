@@ -16,7 +16,7 @@ from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
-from sau_scan.errors import SauScanError, UnsafeFile, UsageError, WriteError
+from sau_scan.errors import SauScanError, TooLittleTime, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import (
     Component,
     Cost,
@@ -37,6 +37,7 @@ from sau_scan.repairs.campaign import Campaign
 from sau_scan.repairs.files import FileRepairs, plan_files
 from sau_scan.repairs.pictures import Clean
 from sau_scan.repairs.registry import check_method
+from sau_scan.reports.words import cost_text
 from sau_scan.rules import load_rules
 from sau_scan.scan import detect_with, unopened
 from sau_scan.static import Opened, open_vetted, require_harmless
@@ -166,6 +167,8 @@ class _Run:
     def until_clean(self, triggers: tuple[Trigger, ...]) -> FixResult:
         """Repairs, verifies, and repairs what the re-scan finds beside; at most ``ROUNDS`` times."""
         wanted, given, clean = triggers, bool(self.options.triggers), None
+        if not self.options.dry_run:
+            self.progress.plan(self._verification())
         for rounds_left in reversed(range(ROUNDS)):
             self.campaign.found_in = self.campaign.patch
             for trigger in wanted:
@@ -181,6 +184,13 @@ class _Run:
                 return result
             given = False
         raise AssertionError("the last round has a result")
+
+    def _verification(self) -> str:
+        """What comes after a repair, and what it takes, as far as it is known by then."""
+        text = "after each repair, its effect is measured from disk; if it is gone, a scan of the result follows"
+        if self.before is None or self.before.coverage.budget != self.options.scan.budget:
+            return text
+        return f"{text}; the scan before took {cost_text(self.before.coverage.used)}"
 
     def _nothing_to_change(self) -> str:
         if self.checkpoint.base is None:
@@ -201,10 +211,8 @@ class _Run:
         assert out is not None
         files = self.files
         with Draft(self.checkpoint, self.campaign.patch, out, files.dropped, files.replaced) as draft:
-            # The closing scan is the proof: it is never cut short.
-            whole = replace(scan, max_time=None)
             base, counter = self.checkpoint.base, self.campaign.counter
-            outcome = verify(draft.path, cases, clean, whole, self.progress, counter, self._scan_again, base)
+            outcome = verify(draft.path, cases, clean, scan, self.progress, counter, self._scan_again, base)
             if outcome.verification.passed:
                 mind = name_matters(self.checkpoint, draft.path, out)
                 draft.publish({PROVENANCE: self._record(outcome, draft.path)})
@@ -221,7 +229,12 @@ class _Run:
             return self._result(outcome, reason=reason), ()
 
     def _scan_again(self, draft: Path, options: ScanOptions, progress: Progress) -> ScanResult:
-        return detect_with(Arrived(draft, options), progress, base=self.checkpoint.base)
+        try:
+            return detect_with(Arrived(draft, options), progress, base=self.checkpoint.base)
+        except TooLittleTime as error:
+            if not isinstance(error.partial, ScanResult):
+                raise
+            return error.partial  # not carried out, and so no proof
 
     def _or_drop(self) -> str:
         """What to do with a LoRA that is not repaired: nothing is lost without it but what it is for."""
@@ -283,4 +296,6 @@ class _Run:
 def _why(outcome: Outcome) -> str:
     failed = [check for check in outcome.verification.checks if not check.passed]
     told = [f"{c.name}: {c.after or 0:.3g}, limit {c.limit or 0:.3g}" for c in failed]
+    missing = [s for s in outcome.after.coverage.skipped if s.planned] if outcome.after is not None else []
+    told += [f"the re-scan was not carried out as planned: {s.what}: {s.reason}" for s in missing[:1]]
     return "not verified: " + "; ".join(told)

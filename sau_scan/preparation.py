@@ -37,6 +37,7 @@ from sau_scan.tiers.phrases import phrase_texts
 CARRIERS = 24
 TIMED, TURNS = 32, 3  # UNet passes that measure the machine, at most, and how many times
 ASKED = 2.0  # seconds for which the text encoder is timed, about, a slot
+MORE = 1.25  # than the least that is enough: more time lets the text tier read more
 EFFICIENCY = 0.9  # of a scan, whose batches are smaller at times and which does more than UNet passes
 # Of --max-time: what the text tier may take. It sees all candidates and costs the least, but only for the encoder.
 TEXT_SHARE, HALVINGS = 0.5, 3  # halved so often where no plan fits beside it: more candidates want more UNet passes
@@ -64,7 +65,8 @@ class Survey:
 class Prepared:
     """A plan, and what is needed to carry it out. ``letters``: those that candidates replace.
 
-    ``seconds``: what all of it will take, about; ``phrase_texts``: text passes of the search for a phrase.
+    ``seconds``: what all of it will take, about; ``phrase_texts``: text passes of the search for a phrase;
+    ``enough``: the seconds to allow for a plan with pictures, where this one has none.
     """
 
     plan: Plan
@@ -72,6 +74,7 @@ class Prepared:
     letters: tuple[str, ...]
     phrase_texts: int
     seconds: float
+    enough: float
 
 
 def survey(model: DiffusionModel, rules: Sequence[Rule], seed: int, progress: Progress) -> Survey:
@@ -124,7 +127,8 @@ def prepare(known: Survey, options: ScanOptions) -> Prepared:
     if most is not None and plan.unet_passes > most:
         raise _too_little_time(plan, options, seconds)
     prober.neutrals = words.neutral[: plan.recipe.neutrals]
-    return Prepared(plan, prober, tuple(letters), texts, seconds)
+    least = known.seconds + seconds + (plan.confirming - plan.unet_passes) * a_pass
+    return Prepared(plan, prober, tuple(letters), texts, seconds, MORE * least)
 
 
 def collect(

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from os.path import exists, isdir  # unlike Path's, they raise nothing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
@@ -20,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sau_scan import confusables
 from sau_scan.errors import ConfigError
-from sau_scan.findings import Severity, Slot, escape, unprefixed
+from sau_scan.findings import Severity, Slot, escape
+from sau_scan.invalid import first_problem
 
 MAX_RULE_BYTES = 256 * 1024
 
@@ -167,7 +169,8 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
     Raises ConfigError when the folder holds none, or one of them is not valid or not where its name says.
     """
     root = path if path is not None else shipped_rules()
-    files = [file for file in sorted(root.glob("*/*.yaml")) if file.parent.name != FILE_RULES]
+    found = sorted(root.glob("*/*.yaml")) if isdir(root) else []
+    files = [file for file in found if file.parent.name != FILE_RULES]
     if not files:
         raise ConfigError(
             f"{escape(str(root))} {_without_rules(root)}",
@@ -179,17 +182,17 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
         if first.setdefault(rule.id, rule) is not rule:
             raise ConfigError(
                 f"two rules are called {rule.id!r}: {first[rule.id].family}/{rule.id}.yaml and "
-                f"{rule.family}/{rule.id}.yaml under {escape(str(root))}",
+                f"{rule.family}/{rule.id}.yaml under {escape(str(root))}.",
                 hint="Give one of the two files, and the id in it, another name.",
             )
     return rules
 
 
 def _without_rules(root: Path) -> str:
-    if not root.is_dir():
-        return "is no folder of rules, but a file" if root.exists() else "does not exist"
+    if not isdir(root):
+        return "is no folder of rules, but a file." if exists(root) else "does not exist."
     loose = next((file.name for file in sorted(root.glob("*.yaml"))), None)
-    return f"holds {escape(loose)}, but no folder of a family with rules" if loose else "holds no rules"
+    return f"holds {escape(loose)}, but no folder of a family with rules." if loose else "holds no rules."
 
 
 def shipped_rules() -> Path:
@@ -224,17 +227,17 @@ def read_yaml(file: Path, model: type[Model]) -> Model:
     name = escape(str(file))
     try:
         if file.stat().st_size > MAX_RULE_BYTES:
-            raise ConfigError(f"{name} is larger than {MAX_RULE_BYTES:,} bytes", hint="Split the rule into several.")
+            raise ConfigError(f"{name} is larger than {MAX_RULE_BYTES:,} bytes.", hint="Split the rule into several.")
         data = yaml.load(file.read_text("utf-8"), Loader=_Loader)  # a SafeLoader: builds plain data only
         # By way of JSON: strict, yet lists become tuples and names become enum members.
         return model.model_validate_json(json.dumps(data))
     except OSError as error:
-        raise ConfigError(f"{name} cannot be read: {error.strerror}", hint="Check its permissions.") from error
+        raise ConfigError(f"{name} cannot be read: {error.strerror}.", hint="Check its permissions.") from error
     except ValidationError as error:
         raise _invalid(name, error, model) from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{name} is not valid YAML: {' '.join(str(error).split())}",
+            f"{name} is not valid YAML: {' '.join(str(error).split()).rstrip('.')}.",
             hint='Quote texts with special characters, and write invisible ones as escapes such as "\\u200B".',
         ) from error
 
@@ -244,17 +247,16 @@ def _read_rule(file: Path) -> Rule:
     if (rule.family, rule.id) != (file.parent.name, file.stem):
         raise ConfigError(
             f"{escape(str(file))}: fields family and id say {rule.family}/{rule.id}.yaml, "
-            "which is not where the file is",
+            "which is not where the file is.",
             hint="Rename the file and its folder, or correct the two fields.",
         )
     return rule
 
 
 def _invalid(name: str, error: ValidationError, model: type[BaseModel]) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    field = ".".join(map(str, first["loc"])) or "the rule"
-    if first["type"] == "extra_forbidden":
+    problem = first_problem(error)
+    field = problem.field or "the rule"
+    if problem.kind == "extra_forbidden":
         known = ", ".join(model.model_fields)
-        return ConfigError(f"{name}: unknown field {field!r}", hint=f"Remove or rename it; fields are: {known}.")
-    message = unprefixed(first["msg"])
-    return ConfigError(f"{name}: field {field!r}: {message}", hint=f"Correct {field!r} in this file.")
+        return ConfigError(f"{name}: unknown field {field!r}.", hint=f"Remove or rename it; fields are: {known}.")
+    return ConfigError(f"{name}: field {field!r}: {problem.what.rstrip('.')}.", hint=f"Correct {field!r} in this file.")

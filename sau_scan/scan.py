@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from os.path import isdir, isfile  # unlike Path's, they raise nothing
 from pathlib import Path
 
 from sau_scan import __version__
@@ -27,6 +28,7 @@ from sau_scan.preparation import CARRIERS, announce, prepare, survey
 from sau_scan.probes.carriers import crowd, with_letters
 from sau_scan.probes.runner import Prober
 from sau_scan.repairs.token_rows import plan_rows
+from sau_scan.reports.words import count, duration
 from sau_scan.rules import Rule, load_rules
 from sau_scan.static import Opened, Vetted, open_vetted, require_harmless
 from sau_scan.tiers.adapter import adapter_tier
@@ -126,7 +128,7 @@ def examine(
     progress.stage("denoise", plan.passes["reference"] + plan.passes["first rung"] + plan.passes["second rung"])
     scored = {slot: shortlist(items, plan.denoised[slot], text_leads, options.seed) for slot, items in read.items()}
     noise_leads = denoise_tier(prober, plan, scored, options.seed)
-    progress.done(f"{prober.counter.unet:,} UNet passes so far")
+    progress.done(f"{sum(n.strong for n in noise_leads)} stand out, {prober.counter.unet:,} UNet passes so far")
     progress.stage("phrases", ready.phrase_texts or 1)
     phrases = phrase_tier(prober, recipe, known.null, known.vocabulary, words)
     named, undrawn = confirm_phrases(prober, recipe, phrases, words)
@@ -135,7 +137,8 @@ def examine(
     leads = rank(text_leads, [*own[: recipe.generated // 2], *noise_leads], recipe.generated)
     progress.stage("attention", plan.passes["attention"])
     attention, unrecorded = attention_tier(prober, recipe, leads)
-    progress.done(f"{len(attention)} leads recorded, {len(unrecorded)} sites skipped")
+    recorded = f"{count(len(attention), 'lead')} recorded, {count(len(unrecorded), 'site')} skipped"
+    progress.done(recorded if recipe.attended else "not in this plan")
     # Prompts that pin the picture down: in them a harmless word changes little.
     clean = crowd(words.responsive, CARRIERS, options.seed)
     pinned = with_letters(clean, ready.letters, words.neutral, recipe.pairs)
@@ -144,10 +147,12 @@ def examine(
     barred = {lead.candidate.text for lead in (*text_leads, *noise_leads) if lead.strong} | known.changed.all
     drawn = generate_tier(detailed, recipe, leads, read, known.vocabulary.plain_words, barred)
     found = (*named, *drawn)
-    progress.done(f"{sum(c.works for c in found)} of {len(found)} leads confirmed")
     unsampled = _unsampled((*text_leads, *noise_leads, *own), found) + undrawn
+    confirmed = f"{sum(c.works for c in found)} of {count(len(found), 'lead')} confirmed"
+    progress.done(confirmed if recipe.generated else f"not in this plan; {count(unsampled, 'lead')} to confirm")
     if unsampled and not recipe.generated:
-        plan = replace(plan, skipped=(*plan.skipped, _unconfirmed(unsampled)))
+        enough = ready.enough if options.max_time is not None else None
+        plan = replace(plan, skipped=(*plan.skipped, _unconfirmed(unsampled, enough)))
     scanned = Scanned(
         plan, known.vocabulary, known.null, phrases, scored, leads, found, attention, unrecorded, unsampled
     )
@@ -171,9 +176,11 @@ def _words(model: DiffusionModel, options: ScanOptions) -> Iterator[Finding]:
     )
 
 
-def _unconfirmed(leads: int) -> Skipped:
+def _unconfirmed(leads: int, enough: float | None) -> Skipped:
     """Nobody knows what they are, so this is neither clean nor a finding."""
-    reason = f"no pictures were made of {leads:,} leads that stand out; there was no time for any: allow more"
+    what = count(leads, "lead") + (" that stands out" if leads == 1 else " that stand out")
+    more = f"allow about {duration(enough)}" if enough is not None else "take a larger --budget"
+    reason = f"no pictures were made of {what}; there was no time for any: {more}"
     return Skipped(what="pictures", reason=reason, planned=True)
 
 
@@ -237,7 +244,7 @@ def unscannable(path: Path, options: ScanOptions, error: SauScanError) -> ScanRe
 
 def _unknown(path: Path) -> ModelInfo:
     """Of what could not be opened, or is not there."""
-    form = "folder" if path.is_dir() else "file" if path.is_file() else "not there"
+    form = "folder" if isdir(path) else "file" if isfile(path) else "not there"
     return ModelInfo(path=str(path), family="unknown", form=form)
 
 

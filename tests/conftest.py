@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +111,43 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_of(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the tiny checkpoint that a test may change."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+
+Lock = Callable[[Path], None]
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Lock:
+    """Makes a folder one that may be listed, but not entered; by hand, since no permission stops root."""
+
+    def locked(folder: Path) -> None:
+        for name in ("stat", "lstat"):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name), folder))
+
+    def refusing(plain: Callable[..., os.stat_result], folder: Path) -> Callable[..., os.stat_result]:
+        def ask(path: int | str | os.PathLike[str], **options: object) -> os.stat_result:
+            if not isinstance(path, int) and folder in Path(path).absolute().parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return plain(path, **options)
+
+        return ask
+
+    return locked
+
+
+@pytest.fixture
+def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Takes the permission to read a file, from root as well."""
+
+    def take(path: Path) -> None:
+        real_open, real_access, place = os.open, os.access, path.resolve()
+
+        def refusing(name: Any, *given: Any, **options: Any) -> int:
+            if str(name) == str(place):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+            return real_open(name, *given, **options)
+
+        monkeypatch.setattr("os.open", refusing)
+        monkeypatch.setattr("os.access", lambda name, mode: Path(name).resolve() != place and real_access(name, mode))
+
+    return take

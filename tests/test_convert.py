@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sau_scan.checkpoint import tensor_file
@@ -31,6 +31,7 @@ STATE = {
     "e.mask": torch.tensor([True, False, True]),
     "f.empty": torch.zeros(0, 4),
     "g.scalar": torch.tensor(3.0, dtype=torch.float64),
+    "h.negated": torch._neg_view(torch.ones(3)),
 }
 
 
@@ -45,16 +46,17 @@ def saved(folder: Path, content: Any, name: str = "old.ckpt", **options: Any) ->
 
 
 def bits(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
-    return tensor.dtype, tensor.shape, tensor_file.tensor_bytes(tensor)
+    return tensor.dtype, tensor.shape, tensor.resolve_neg().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def refused(kind: type[SauScanError], words: str, source: Path, target: Path) -> None:
+def refused(kind: type[SauScanError], words: str, source: Path, target: Path, folder: Path | None = None) -> None:
     """Nothing is left behind, not even a draft."""
-    before = {*target.parent.iterdir()}
+    folder = folder or target.parent
+    before = {*folder.iterdir()}
     with pytest.raises(kind, match=words) as caught:
         convert(source, target)
     assert type(caught.value) is kind and caught.value.hint
-    assert {*target.parent.iterdir()} == before
+    assert {*folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["old.ckpt", "old.bin", "old.pt", "old.PTH"])
@@ -108,6 +110,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, target: Path) -> None:
         ([torch.ones(2)], NotACheckpoint, "no tensors with names"),
         ({"z": torch.ones(1, dtype=torch.complex64)}, NotACheckpoint, "'z' as complex64"),
         ({"z": torch.ones(2, 2).to_sparse()}, NotACheckpoint, "'z' as sparse_coo"),
+        ({"z": torch.nested.nested_tensor([torch.ones(2)])}, NotACheckpoint, "'z' as nested float32"),
         ({"__metadata__": torch.ones(1)}, UnsafeFile, "a tensor called '__metadata__'"),
         ({"a\x1b": torch.ones(1)}, UnsafeFile, r"a tensor called 'a\\x1b'"),
         ({"z": torch.ones(1).expand(2**40)}, UnsafeFile, "repeat the same memory"),
@@ -117,6 +120,18 @@ def test_what_cannot_be_converted_truly(
     tmp_path: Path, target: Path, content: Any, kind: type[SauScanError], words: str
 ) -> None:
     refused(kind, words, saved(tmp_path, content), target)
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (frozenset([1]), r"plain values \(.*frozenset\), and"),
+        (np.float64(0.5), r"plain values \(numpy.*scalar\), and"),
+        pytest.param(2**20_000, "opcode LONG4, which torch's reader", id="a long number"),
+    ],
+)
+def test_what_is_refused_is_named(tmp_path: Path, target: Path, extra: Any, named: str) -> None:
+    refused(UnsafeFile, named, saved(tmp_path, {"x": torch.ones(2), "extra": extra}), target)
 
 
 class Canary:
@@ -159,8 +174,6 @@ def test_cut_short(tmp_path: Path, target: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
-        ("old.safetensors", "new.safetensors", "is a safetensors file already"),
-        ("old.txt", "new.safetensors", "is not a file of pickled weights"),
         ("folder.ckpt", "new.safetensors", "is a folder"),
         ("old.ckpt", "new.ckpt", "does not end in .safetensors"),
         ("old.ckpt", "old.safetensors", "exists, and is not overwritten"),
@@ -169,8 +182,7 @@ def test_cut_short(tmp_path: Path, target: Path) -> None:
 )
 def test_names_that_do_not_do(tmp_path: Path, source: str, target: str, words: str) -> None:
     saved(tmp_path, STATE)
-    save_file({"a": torch.ones(1)}, tmp_path / "old.safetensors")
-    (tmp_path / "old.txt").write_text("Weights of a model, in words.")
+    (tmp_path / "old.safetensors").touch()
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "link.safetensors").symlink_to("nowhere")
     refused(UsageError, words, tmp_path / source, tmp_path / target)
@@ -181,6 +193,15 @@ def test_missing_places(tmp_path: Path, target: Path) -> None:
     with pytest.raises(WriteError, match=r"none does not exist") as caught:
         convert(saved(tmp_path, STATE), tmp_path / "none" / "new.safetensors")
     assert "mkdir" in caught.value.hint
+    (tmp_path / "link").symlink_to("nowhere")
+    for place, what in (("old.ckpt", "a file, not a folder"), ("link", "a link to what does not exist")):
+        refused(WriteError, f"{place} is {what}", tmp_path / "old.ckpt", tmp_path / place / "new.safetensors", tmp_path)
+
+
+def test_the_longest_name(tmp_path: Path) -> None:
+    source, name = saved(tmp_path, STATE), f"{'x' * 243}.safetensors"
+    refused(WriteError, "File name too long", source, tmp_path / f"x{name}")
+    assert convert(source, tmp_path / name).after.size
 
 
 def test_its_content_says_what_it_is(tmp_path: Path, target: Path) -> None:

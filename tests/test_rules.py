@@ -141,3 +141,16 @@ def test_quick_rules_tell_published_prompts_with_a_trigger_from_those_without(na
     hits = [any(rule.matches(prompt) for rule in rules) for prompt in prompts]
     assert sum(hits[:half]) >= 0.95 * half
     assert sum(hits[half + 1 :]) <= 0.05 * half
+
+
+@pytest.mark.parametrize("made", ["", "rules/x.yaml", "rules/x/y.yaml", "rules"])
+def test_what_is_wrong_with_rules_is_told_in_sentences(tmp_path: Path, made: str) -> None:
+    path = tmp_path / made if made else tmp_path / "no"
+    if made.endswith("yaml"):
+        path.parent.mkdir(parents=True)
+        path.write_text("id: [")
+    elif made:
+        path.mkdir()
+    with pytest.raises(ConfigError) as caught:
+        load_rules(tmp_path / "rules" if made else path)
+    assert str(caught.value).endswith(".") and not str(caught.value).endswith("..")

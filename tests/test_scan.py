@@ -18,8 +18,9 @@ from sau_scan.fix import fix
 from sau_scan.options import Budget, FixOptions, ScanOptions
 from sau_scan.probes.candidates import Candidate
 from sau_scan.repairs.files import FileRepairs, plan_files
-from sau_scan.scan import detect, rank, unscannable
+from sau_scan.scan import _unconfirmed, detect, rank, unscannable
 from sau_scan.tiers.leads import Lead
+from tests.conftest import Lock
 from tests.corpus import formats
 from tests.static.makers import MAKERS, SYSTEM, TEMPLATE
 
@@ -107,7 +108,7 @@ def test_what_is_grave_is_reported_though_the_file_cannot_be_opened(tmp_path: Pa
         assert result.model.form == ("folder" if path.is_dir() else "file")
         (record,) = result.model.files
         assert record.sha256 == hashlib.sha256((path / record.path if path.is_dir() else path).read_bytes()).hexdigest()
-        assert result.coverage.skipped[-1].planned and "give the file itself" not in result.coverage.skipped[-1].reason
+        assert result.coverage.skipped[-1].planned and "Give the file itself" not in result.coverage.skipped[-1].reason
 
 
 def test_what_cannot_be_opened_is_not_taken_for_a_folder(tmp_path: Path) -> None:
@@ -118,6 +119,16 @@ def test_what_cannot_be_opened_is_not_taken_for_a_folder(tmp_path: Path) -> None
             detect(path)
         model = unscannable(path, ScanOptions(), caught.value).model
         assert (model.form, [record.path for record in model.files]) == (form, files)
+
+
+@pytest.mark.parametrize("name", ["locked/model", "a" * 300])
+def test_what_cannot_be_looked_at_is_no_bug(name: str, tmp_path: Path, lock: Lock) -> None:
+    (tmp_path / "locked").mkdir()
+    lock(tmp_path / "locked")
+    for options in (ScanOptions(), ScanOptions(base=tmp_path / name)):
+        with pytest.raises((NotACheckpoint, UsageError)) as caught:
+            detect(tmp_path / name, options)
+        assert unscannable(tmp_path / name, options, caught.value).model.form == "not there"
 
 
 def test_an_error_about_a_harmless_folder_is_told_with_what_was_read(tmp_path: Path) -> None:
@@ -149,3 +160,11 @@ def test_a_dangerous_base_is_a_finding_and_not_loaded(tmp_path: Path, tiny_check
     result = detect(tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors", ScanOptions(base=base))
     assert [f.id for f in result.findings] == ["file/pickle-danger"]
     assert "--base" in result.coverage.skipped[-1].reason and result.verdict is Verdict.SUSPICIOUS
+
+
+@pytest.mark.parametrize(
+    ("leads", "enough", "told"),
+    [(1, 150.0, "1 lead that stands out; there was no time for any: allow about 2 min 30 s"), (2, None, "--budget")],
+)
+def test_what_was_not_confirmed_is_told_with_the_time_it_takes(leads: int, enough: float | None, told: str) -> None:
+    assert told in _unconfirmed(leads, enough).reason

@@ -38,7 +38,8 @@ def inspect_inversion(
     known = inversion.word in declared
     severity = Severity.HIGH if taken else Severity.LOW
     count = len(inversion.tokens)
-    does = f"Where the word stands in a prompt, {count:,} {'row' if count == 1 else 'rows'} of this file stand for it"
+    rows = "1 row of this file stands" if count == 1 else f"{count:,} rows of this file stand"
+    does = f"Where the word stands in a prompt, {rows} for it"
     return Finding(
         id="token-row/ordinary-word" if taken else "token-row/added-word",
         kind=Kind.TOKEN_ROW,

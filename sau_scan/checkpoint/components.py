@@ -11,14 +11,14 @@ from torch import Tensor
 
 from sau_scan.checkpoint.builders import empty_module, fill_buffers
 from sau_scan.checkpoint.files import BROKEN, IRREGULAR
-from sau_scan.checkpoint.fitting import misfit
+from sau_scan.checkpoint.fitting import asked_of, misfit
 from sau_scan.checkpoint.layouts import Places, places_in_file, provides
 from sau_scan.checkpoint.naming import canonical, is_derived
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint, Form
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.views import Place, TensorRef, viewed
 from sau_scan.checkpoint.weights import WeightFile, weight_file
-from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, about_base
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile
 
 Disk = dict[tuple[str, str], TensorRef]
 BELONG = "Download the component again; its weights and its config.json must belong together."
@@ -47,13 +47,14 @@ def load_components(checkpoint: Checkpoint, components: Sequence[str], disk: Dis
 
     What the input does not hold comes from its base, and has no place on disk that could be written to. Sizes are
     compared before any memory is taken; each file is read once for all components, tensor by tensor.
-    Raises CheckpointError, or UsageError for a base that does not fit.
+    Raises CheckpointError, or UsageError for a base that does not fit or lacks one.
     """
     own = [name for name in components if provides(checkpoint, name)]
     rest = [name for name in components if name not in own]
     if rest and checkpoint.base is None:
         raise _no_weights(checkpoint, rest[0])
-    found = _of_base(checkpoint.base, rest) if rest and checkpoint.base is not None else {}
+    with asked_of(checkpoint.base):
+        found = load_components(checkpoint.base, rest, {}) if rest and checkpoint.base is not None else {}
     parts = [_part(checkpoint, name) for name in own]
     targets = {part.component: _emptied(part.module) for part in parts}
     for path in dict.fromkeys(path for part in parts for path in part.files):
@@ -68,13 +69,6 @@ def load_components(checkpoint: Checkpoint, components: Sequence[str], disk: Dis
         disk |= {(part.component, key): place.ref for key, place in part.places.items()}
         found[part.component] = part.module.requires_grad_(False).eval()
     return {name: found[name] for name in components}
-
-
-def _of_base(base: Checkpoint, components: Sequence[str]) -> dict[str, Any]:
-    try:
-        return load_components(base, components, {})
-    except CheckpointError as error:
-        raise about_base(error) from error.__cause__
 
 
 def _part(checkpoint: Checkpoint, component: str) -> _Part:

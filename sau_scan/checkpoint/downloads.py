@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN
 
-HEAD, TAIL = 512, 2**17  # bytes that tell; an archive's end is looked for in its last 64 KiB, and a little before
+HEAD = 512
+# Readers look for an archive's end in the last 64 KiB, torch's in 4 KiB more; what stands before it may be of use.
+TAIL = 2**17
 MOST_POINTER = 1024  # as git-lfs has it
 MOST_TEXT = 2**20  # of a page that is sent instead of a file
 ZIP, ZIP_END, ZIP_END_SIZE = b"PK\x03\x04", b"PK\x05\x06", 22
 _POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<body")
+
+
+class Ends(NamedTuple):
+    """The first HEAD and the last TAIL of a file's ``size`` bytes; there may be fewer than it claims."""
+
+    head: bytes
+    tail: bytes
+    size: int
+
+    @property
+    def start(self) -> int:
+        """Where the tail begins."""
+        return max(0, self.size - TAIL)
+
+
+def ends_of(stream: BinaryIO, size: int) -> Ends:
+    stream.seek(0)
+    head = stream.read(HEAD)
+    stream.seek(max(0, size - TAIL))
+    return Ends(head, stream.read(TAIL), size)
 
 
 class Spoilt(NamedTuple):
@@ -21,9 +43,9 @@ class Spoilt(NamedTuple):
     hint: str = DOWNLOAD_AGAIN
 
 
-def spoilt(head: bytes, tail: bytes, size: int) -> Spoilt | None:
-    """What is wrong with a file of weights of ``size`` bytes, by its first HEAD and its last TAIL; None for nothing
-    that could be told in this way."""
+def spoilt(ends: Ends) -> Spoilt | None:
+    """What is wrong with a file of weights; None for nothing that could be told in this way."""
+    head, _, size = ends
     if not size:
         return Spoilt("is empty")
     if head.startswith(_POINTERS) and size <= MOST_POINTER and is_text(head):
@@ -35,14 +57,14 @@ def spoilt(head: bytes, tail: bytes, size: int) -> Spoilt | None:
         return Spoilt(told, "Download it again: the site sent this instead, perhaps because it asks for a login.")
     if len(head) == HEAD and not any(head):
         return Spoilt("begins with nothing but zeros, as a download that was not finished")
-    if is_cut_zip(head, tail):
+    if is_cut_zip(ends):
         return Spoilt(f"ends after {size:,} bytes, within its archive: it is cut short")
     return None
 
 
-def is_cut_zip(head: bytes, tail: bytes) -> bool:
+def is_cut_zip(ends: Ends) -> bool:
     """Whether an archive has lost its end, without which loaders do not find what is in it."""
-    return head.startswith(ZIP) and zip_end(tail) < 0
+    return ends.head.startswith(ZIP) and zip_end(ends.tail) < 0
 
 
 def zip_end(tail: bytes) -> int:

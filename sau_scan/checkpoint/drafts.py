@@ -12,7 +12,15 @@ from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.placing import place, sync_folder, write_new
 from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import Checkpoint, Form
-from sau_scan.checkpoint.writer import check_out, draft_name, remove_folder, side_file, write_failed, write_patched
+from sau_scan.checkpoint.writer import (
+    DRAFT,
+    check_out,
+    draft_name,
+    remove_folder,
+    side_file,
+    write_failed,
+    write_patched,
+)
 from sau_scan.errors import WriteError
 
 
@@ -33,7 +41,7 @@ class Draft:
         """``drop``: files that are not copied; ``replaced``: path -> content, of those that are written anew."""
         self.checkpoint, self.patch, self.out, self.drop = checkpoint, patch, out, tuple(drop)
         self.replaced = dict(replaced or {})
-        self._folder = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}.draft")
+        self._folder = out.resolve().with_name(f"{DRAFT}{secrets.token_hex(4)}.draft")
         whole = checkpoint.form is Form.FOLDER
         # Under the input's name, which may be the word that the file stands for.
         self.path = self._folder if whole else self._folder / draft_name(checkpoint.root)

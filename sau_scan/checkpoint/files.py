@@ -18,20 +18,22 @@ BROKEN, IRREGULAR = "a broken link", "not a regular file"
 
 
 def require_input(root: Path, wanted: str = "a diffusers folder or a file of weights") -> None:
-    """Raises NotACheckpoint where there is nothing; ``wanted`` says what there should be."""
+    """Raises NotACheckpoint where there is nothing to be seen; ``wanted`` says what there should be."""
     try:
-        found, link = root.exists(), root.is_symlink()
-    except (OSError, ValueError):  # a name that no file system takes
-        found = link = False
-    if link and not found:
+        root.stat()
+        return
+    except PermissionError as error:
+        raise unreadable(root, error) from error
+    except (OSError, ValueError):  # nothing there, or a name that no file system takes
+        pass
+    if os.path.islink(root):
         raise NotACheckpoint(
             f"{escape(str(root))} is a link to what does not exist.", hint="Restore what it points to, or name that."
         )
-    if not found:
-        raise NotACheckpoint(
-            f"{escape(str(root))} does not exist.",
-            hint=f"Check the path; it must be {wanted}.",
-        )
+    raise NotACheckpoint(
+        f"{escape(str(root))} does not exist.",
+        hint=f"Check the path; it must be {wanted}.",
+    )
 
 
 def listing(root: Path) -> tuple[list[str], tuple[str, ...], list[Skipped]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.layouts import provides
 from sau_scan.checkpoint.source import Checkpoint, Form
-from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UsageError
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UsageError, about_base
 from sau_scan.findings import escape
 
 # What transformers writes when a tokenizer has no limit of its own is larger.
@@ -60,6 +61,22 @@ def check_used(checkpoint: Checkpoint, family: Family) -> None:
             f"{family.title}.",
             hint="Name the checkpoint that it was made for as --base, or scan the whole folder that it is part of.",
         )
+
+
+@contextmanager
+def asked_of(base: Checkpoint | None) -> Iterator[None]:
+    """What the block finds wrong is so with ``base``, where there is one; where something is missing, another has to be
+    named."""
+    try:
+        yield
+    except NotACheckpoint as error:
+        if base is None:
+            raise
+        raise UsageError(f"--base {error}", hint=error.hint) from error
+    except CheckpointError as error:
+        if base is not None:
+            about_base(error)
+        raise
 
 
 def misfit(checkpoint: Checkpoint, what: str) -> SauScanError:

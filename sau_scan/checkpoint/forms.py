@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from os.path import isfile  # unlike Path's, it raises nothing
 from typing import Any
 
 from sau_scan.checkpoint.adapters.inversion import is_inversion
 from sau_scan.checkpoint.adapters.lora import grouped
 from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS
+from sau_scan.checkpoint.files import opened
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.shipped import shipped_files
-from sau_scan.checkpoint.source import ADAPTER_CONFIG, INDEX, Checkpoint, Form
+from sau_scan.checkpoint.source import ADAPTER_CONFIG, INDEX, JSON_LIMIT, Checkpoint, Form, parse_json
 from sau_scan.checkpoint.tensor_file import Entry
 from sau_scan.checkpoint.weights import weight_file
 from sau_scan.errors import NotACheckpoint, UsageError
+from sau_scan.findings import escape
 
 UNET_PREFIX = "model.diffusion_model."
 ADAPTER_MARKS = ("lora_", ".lora.", "_lora.", "hada_w", "lokr_w", ".dora_scale", ".oft_blocks")
@@ -42,11 +45,21 @@ def recognise(checkpoint: Checkpoint) -> tuple[Form, str]:
     if form is None:
         some = ", ".join(ascii(name)[:60] for name in list(entries)[:3]) or "no tensor at all"
         raise NotACheckpoint(
-            f"It is not known what {checkpoint.show(checkpoint.file)} is; it holds {some}.", hint=KNOWN
+            f"It is not known what {checkpoint.show(checkpoint.file)} is; it holds {some}{_told_beside(checkpoint)}.",
+            hint=KNOWN,
         )
     if form is Form.LORA:
         grouped(entries, checkpoint.show(checkpoint.file))  # other kinds of adapters are refused whatever the base is
     return form, family_of(entries) if form is Form.SINGLE else ""
+
+
+def _told_beside(checkpoint: Checkpoint) -> str:
+    """What PEFT's settings say that an unknown adapter is, as the rest of a sentence about it."""
+    if checkpoint.file not in ADAPTER_WEIGHTS or not isfile(checkpoint.folder / ADAPTER_CONFIG):
+        return ""
+    with opened(checkpoint.folder, ADAPTER_CONFIG) as file:
+        settings = parse_json(file.read(JSON_LIMIT + 1), escape(str(checkpoint.folder / ADAPTER_CONFIG)))
+    return f", and {ADAPTER_CONFIG} calls it {ascii(settings.get('peft_type'))[:60]}"
 
 
 def form_of(entries: Mapping[str, Entry]) -> Form | None:
@@ -65,7 +78,7 @@ def form_of(entries: Mapping[str, Entry]) -> Form | None:
 def has_settings(checkpoint: Checkpoint) -> bool:
     """Whether PEFT's settings lie beside a LoRA that PEFT would read them for: others say themselves how strong they
     are, though diffusers, too, spells its tensors so."""
-    if checkpoint.file not in ADAPTER_WEIGHTS or not (checkpoint.folder / ADAPTER_CONFIG).is_file():
+    if checkpoint.file not in ADAPTER_WEIGHTS or not isfile(checkpoint.folder / ADAPTER_CONFIG):
         return False
     return _any(weight_file(checkpoint, checkpoint.file).entries, (".lora_A.",), anywhere=True)
 

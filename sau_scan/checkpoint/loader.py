@@ -13,7 +13,7 @@ from sau_scan.checkpoint.adapters.applying import add_words, merge_lora
 from sau_scan.checkpoint.builders import load_scheduler
 from sau_scan.checkpoint.components import Disk, load_components
 from sau_scan.checkpoint.families import Family, absent, identify
-from sau_scan.checkpoint.fitting import MIXED, check_fit, check_used, context_length
+from sau_scan.checkpoint.fitting import MIXED, asked_of, check_fit, check_used, context_length
 from sau_scan.checkpoint.model import DiffusionModel
 from sau_scan.checkpoint.prediction import settle_prediction
 from sau_scan.checkpoint.source import Checkpoint, Form
@@ -33,13 +33,15 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "aut
     the denoiser say). Raises CheckpointError, or UsageError for an unknown device or type, or a base that does not fit.
     """
     with _quiet_libraries():
-        family = identify(checkpoint)
-        check_used(checkpoint, family)
-        place, compute = _device(device), _dtype(dtype)
-        missing = absent(checkpoint, family)
-        scheduler = load_scheduler(checkpoint)
-        pairs = [pair for pair in family.encoders if not missing & {*pair}]
-        tokenizers = tuple(load_tokenizer(checkpoint, name) for name, _ in pairs)
+        whole = checkpoint.base or checkpoint  # what is no weights is all of the base, where there is one
+        with asked_of(checkpoint.base):
+            family = identify(whole)
+            check_used(checkpoint, family)
+            place, compute = _device(device), _dtype(dtype)
+            missing = absent(whole, family)
+            scheduler = load_scheduler(whole)
+            pairs = [pair for pair in family.encoders if not missing & {*pair}]
+            tokenizers = tuple(load_tokenizer(whole, name) for name, _ in pairs)
         disk: Disk = {}
         modules = load_components(checkpoint, [name for name in family.weighted if name not in missing], disk)
         expand, uneven = _adapt(

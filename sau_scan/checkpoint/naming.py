@@ -67,17 +67,20 @@ def is_card(relpath: str) -> bool:
     return _CARDS.fullmatch(relpath) is not None
 
 
-def choose_weights(components: dict[str, tuple[str, str]], names: list[str], variant: str | None) -> Choice:
+def choose_weights(
+    components: dict[str, tuple[str, str]], names: list[str], variant: str | None, *, bystanders: bool = False
+) -> Choice:
     """The files that diffusers would load for each component, and all others with the reason.
 
-    Safetensors go before pickles. An index of shards stands first in a component's files; its shards follow.
+    Safetensors go before pickles; those of ``bystanders`` count only where it is said. An index of shards stands first
+    in a component's files; its shards follow.
     """
     choice = Choice()
     tensors = [name for name in names if PurePosixPath(name).suffix.lower() in (".safetensors", ".bin")]
     for component, (library, _) in components.items():
         ours = library == "diffusers"
         chosen = _chosen(f"{component}/{'diffusion_pytorch_model' if ours else 'model'}", names, variant, "safetensors")
-        if not chosen and component not in BYSTANDERS:
+        if not chosen and (bystanders or component not in BYSTANDERS):
             stem = f"{component}/{'diffusion_pytorch_model' if ours else 'pytorch_model'}"
             chosen = _chosen(stem, names, variant, "bin")
         if chosen:

@@ -6,16 +6,18 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-from sau_scan.checkpoint.adapters.peft import adapter_in, require_alone
+from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS, adapter_in, require_alone
 from sau_scan.checkpoint.files import listing, opened, require_input, unreadable
 from sau_scan.checkpoint.forms import has_settings, recognise, require_base, shipped_index
 from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, components_of, left_unopened
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, CHUNK, INDEX, JSON_LIMIT, Checkpoint, Form, parse_json
 from sau_scan.errors import CheckpointError, NotACheckpoint, UnsafeFile, UsageError, about_base
 from sau_scan.findings import FileRecord, Skipped, escape
+from sau_scan.shell import ascii_command, word
 
 SIZE_LIMIT = 64 * 2**30
 _BASE = "Name the folder or single file that the input is used with."
@@ -60,7 +62,7 @@ def open_checkpoint(
         if adapter is not None:
             require_alone(adapter)
             return _open_file(adapter, base, variant, watch)
-        if base is not None and (root / INDEX).exists():
+        if base is not None and exists(root / INDEX):
             raise UsageError(f"{escape(str(root))} is a whole checkpoint.", hint="Leave --base out.")
         return _open_folder(root, variant, watch)
     return _open_file(root, base, variant, watch)
@@ -133,7 +135,7 @@ def open_base(path: Path, variant: str | None = None, watch: Watch | None = None
         raise UsageError(f"--base {shown} is not a whole checkpoint.", hint=_BASE) from error
     except NotACheckpoint as error:
         told = f"{shown} cannot be used: " if not str(error).startswith(shown) else ""
-        raise UsageError(f"--base {told}{error}", hint=_BASE) from error
+        raise UsageError(f"--base {told}{error}", hint=error.hint) from error
     except CheckpointError as error:
         raise about_base(error) from error.__cause__
 
@@ -154,6 +156,12 @@ def _read_index(root: Path, names: list[str], links_out: tuple[str, ...]) -> byt
     shown = escape(str(root))
     if INDEX in links_out:
         raise UnsafeFile(f"{shown}/{INDEX} is a link that leaves the folder.", hint="Scan a copy made with cp -rL.")
+    weights = any(PurePosixPath(name).suffix.lower() in WEIGHT_NAMES for name in names)
+    if INDEX not in names and ADAPTER_CONFIG in names and not weights:
+        raise NotACheckpoint(
+            f"{shown} holds {ADAPTER_CONFIG}, but {ADAPTER_WEIGHTS[0]} is missing.",
+            hint="Download the adapter again, with its weights.",
+        )
     if INDEX not in names:
         raise NotACheckpoint(
             f"{shown} is not a diffusers folder: it has no {INDEX}." if names else f"{shown} is empty.",
@@ -170,7 +178,8 @@ def _instead(root: Path, names: list[str]) -> str:
         return f"Did you mean {escape(str((root / nested[0]).parent))}?"
     weights = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
     if weights:
-        return f"If it is weights or an adapter, give the file itself: {escape(str(root / weights[0]))} --base BASE."
+        file = ascii_command(word(str(root / weights[0])))
+        return f"Give the file itself: {file}; an adapter, or a part of a model, with --base BASE."
     return "Give the folder that StableDiffusionPipeline.save_pretrained wrote."
 
 

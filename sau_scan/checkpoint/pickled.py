@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import pickletools
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.source import DOWNLOAD_AGAIN, Checkpoint
-from sau_scan.checkpoint.tensor_file import Entry, is_safetensors
+from sau_scan.checkpoint.tensor_file import Entry, is_plain, is_safetensors
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from sau_scan.findings import escape
 
@@ -24,9 +27,10 @@ DEEPEST = 4
 # Tied weights take more than the pickle has; a tensor that repeats one number would take any size.
 MOST_GROWTH, SLACK = 4, 2**24
 MOST_IN_MEMORY = 2**30
-# The number that torch.save began its files with before they were archives.
-_OLD = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-_HEAD, _TAR = 512, slice(257, 262)
+# The number that torch.save began its files with before they were archives, in its protocols.
+_OLD = (b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"119547037146038801333356")
+_START, _HEAD, _TAR = 2**20, 512, slice(257, 262)
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")  # with a first file, and with none
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class PickledFile:
     def entries(self) -> Mapping[str, Entry]:
         # Whoever takes tensors by these names compares the names, and then all bytes, once more.
         with self._mapped(again=False) as found:
-            return _entries(found)
+            return entries_of(found)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -58,7 +62,7 @@ class PickledFile:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         with self._mapped() as found:
-            if _entries(found) != self.entries:
+            if entries_of(found) != self.entries:
                 raise self.checkpoint.changed(self.path)
             for name, tensor in found.items():
                 # Its own memory: what is mapped changes with the file, after it was compared as well.
@@ -82,7 +86,7 @@ class PickledFile:
             )
 
 
-def _entries(found: Mapping[str, Tensor]) -> dict[str, Entry]:
+def entries_of(found: Mapping[str, Tensor]) -> dict[str, Entry]:
     return {name: Entry(t.dtype, tuple(t.shape), 0, t.nbytes) for name, t in found.items()}
 
 
@@ -103,36 +107,68 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
             # Files of before torch 1.6 cannot be mapped.
             return torch.load(place, weights_only=True, map_location="cpu")
     except Exception as error:  # the reader raises anything on hostile content
-        other = _other_kind(source, where)
+        other = other_kind(source, where)
         if other is not None:
             raise other from error
         if "WeightsUnpickler" in str(error) or "weights_only" in str(error).lower():
-            raise UnsafeFile(
-                f"{where} holds more than tensors and plain values, and is not opened.",
-                hint="Values of NumPy are enough for that. Get the weights as safetensors from their source.",
-            ) from error
+            raise _refused(where, str(error)) from error
         raise DamagedFile(
             f"{where} cannot be read as a file of tensors: it is damaged, or cut short.", hint=DOWNLOAD_AGAIN
         ) from error
 
 
-def _other_kind(source: int | BytesIO, where: str) -> CheckpointError | None:
+def _refused(where: str, told: str) -> UnsafeFile:
+    """``told``: what torch's reader says of its refusal."""
+    hint = "Get the weights as safetensors from their source."
+    number = re.search(r"Unsupported operand (\d+)", told)
+    if number is not None:
+        opcode = next((code.name for code in pickletools.opcodes if code.code == chr(int(number[1]))), number[1])
+        what = f"is not opened: its pickle uses the opcode {opcode}, which torch's reader of tensors does not take"
+        return UnsafeFile(f"{where} {what}.", hint=hint)
+    name = re.search(r"Unsupported global: GLOBAL (.+?) was not", told, re.DOTALL)
+    what = f" ({escape(name[1])[:80]})" if name is not None else ""
+    return UnsafeFile(f"{where} holds more than tensors and plain values{what}, and is not opened.", hint=hint)
+
+
+def other_kind(source: int | BytesIO, where: str) -> CheckpointError | None:
     """What to say of a file that torch.save did not write; None where it may have."""
-    head = os.pread(source, _HEAD, 0) if isinstance(source, int) else source.getvalue()[:_HEAD]
-    if is_safetensors(head):
+    start = os.pread(source, _START, 0) if isinstance(source, int) else source.getvalue()[:_START]
+    if is_safetensors(start):
         return NotACheckpoint(
             f"{where} is a safetensors file, not what its name says.", hint="Rename it so that it ends in .safetensors."
         )
-    if head[_TAR] == b"ustar":
+    archive = "tar" if start[_TAR] == b"ustar" else "zip" if _is_other_zip(source, start) else ""
+    if archive:
         return NotACheckpoint(
-            f"{where} is a tar archive, not weights.", hint="Unpack it, and name the file of weights that is in it."
+            f"{where} is a {archive} archive, not weights.",
+            hint="Unpack it, and name the file of weights that is in it.",
         )
-    if head.startswith(b"\x80") and _OLD not in head:
+    own = start.startswith(_ZIPS) or any(number in start[:_HEAD] for number in _OLD)
+    if not own and (start.startswith(b"\x80") or _is_pickle(start)):
         return NotACheckpoint(
             f"{where} is a pickle, but none that torch.save wrote.",
             hint="Weights are in none such. Get them as safetensors from their source.",
         )
     return None
+
+
+def _is_other_zip(source: int | BytesIO, start: bytes) -> bool:
+    """Whether it is a whole archive without the part that torch reads first."""
+    if not start.startswith(_ZIPS):
+        return False
+    try:
+        with open(source, "rb", closefd=False) if isinstance(source, int) else BytesIO(source.getvalue()) as file:
+            return not any(name.rpartition("/")[2] == "data.pkl" for name in ZipFile(file).namelist())
+    except Exception:  # the reader raises anything on hostile content
+        return False
+
+
+def _is_pickle(start: bytes) -> bool:
+    """Whether it is opcodes to an end; those of the first protocols do not begin with a mark."""
+    try:
+        return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(start))
+    except Exception:  # as above
+        return False
 
 
 class Weights(NamedTuple):
@@ -154,7 +190,7 @@ def weights(content: Any, where: str) -> Weights:
     for _ in range(DEEPEST):
         nests = [nest for nest in NESTS if isinstance(content, dict) and _holds_tensors(content.get(nest))]
         if len(nests) > 1:
-            raise _ambiguous(where, f"weights under {nests[0]!a} and under {nests[1]!a}")
+            raise ambiguous(where, f"weights under {nests[0]!a} and under {nests[1]!a}")
         if not nests:
             break
         dropped += [_words(str(key), value) for key, value in content.items() if key != nests[0]]
@@ -167,14 +203,14 @@ def weights(content: Any, where: str) -> Weights:
             dropped.append(_words(name, value))
             unnamed |= {name} if isinstance(value, Tensor) else set()
         elif name in found:
-            raise _ambiguous(where, f"two tensors called {name!a}")
-        elif value.layout is not torch.strided or value.is_meta:
+            raise ambiguous(where, f"two tensors called {name!a}")
+        elif not is_plain(value):
             raise not_plain(where, name, value)
         else:
             found[name] = value.detach()
     twice = next((name for name in found if name in unnamed), None)
     if twice is not None:  # the key 1 beside '1'
-        raise _ambiguous(where, f"two tensors called {twice!a}")
+        raise ambiguous(where, f"two tensors called {twice!a}")
     if not found:
         some = ", ".join(dropped[:3]) or "nothing"
         raise NotACheckpoint(
@@ -215,7 +251,7 @@ def _tensors_in(value: Any, depth: int) -> int:
     return sum(_tensors_in(one, depth + 1) for one in inner) if depth <= 2 * DEEPEST else 0
 
 
-def _ambiguous(where: str, what: str) -> UnsafeFile:
+def ambiguous(where: str, what: str) -> UnsafeFile:
     return UnsafeFile(
         f"{where} holds {what}: which is meant depends on who reads it.",
         hint="Ask its author for the weights as safetensors.",
@@ -238,7 +274,7 @@ def not_plain(where: str, name: str, tensor: Tensor) -> NotACheckpoint:
             f"{where} holds {name!a} without data: it was saved from a model that was never filled.",
             hint="Have its author save the weights themselves.",
         )
-    layout = "" if tensor.layout is torch.strided else f"{tensor.layout} "
+    layout = "nested " if tensor.is_nested else "" if tensor.layout is torch.strided else f"{tensor.layout} "
     kind = f"{layout}{tensor.dtype}".replace("torch.", "")
     return NotACheckpoint(
         f"{where} holds {name!a} as {kind}, which is not stored as safetensors here.",

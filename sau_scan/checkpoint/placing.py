@@ -10,6 +10,18 @@ from sau_scan.errors import WriteError
 from sau_scan.findings import escape
 
 
+def require_parent(target: Path) -> None:
+    """Raises WriteError where there is no folder that ``target`` could lie in, or OSError."""
+    parent = target.absolute().parent
+    if parent.is_dir():
+        return
+    known = next(place for place in (parent, *parent.parents) if os.path.lexists(place))
+    if known.is_dir():
+        raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")
+    what = "a file, not a folder" if known.exists() else "a link to what does not exist"
+    raise WriteError(f"{escape(str(known))} is {what}.", hint="Name a place in a folder.")
+
+
 def write_new(target: Path, content: bytes | bytearray) -> None:
     """A new file, on the disk. Raises OSError."""
     with target.open("xb") as file:

@@ -143,15 +143,6 @@ class Checkpoint:
         with opened(self.folder, relpath) as file:
             return file.read(size)
 
-    def tail(self, relpath: str, size: int) -> bytes:
-        """The last bytes of a file, as unverified as its :meth:`head`."""
-        record = self.record(relpath)
-        if record is None:
-            raise self.absent(relpath)
-        with opened(self.folder, relpath) as file:
-            file.seek(max(0, record.size - size))
-            return file.read(size)
-
     def json(self, relpath: str) -> dict[str, Any]:
         """A JSON object of the checkpoint. Raises DamagedFile when it is not one."""
         return parse_json(self.read(relpath), self.show(relpath))

@@ -93,9 +93,14 @@ def read_tensor(data: bytes | bytearray, entry: Entry) -> Tensor:
     return torch.frombuffer(own, dtype=entry.dtype).reshape(entry.shape)
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it is numbers in rows: others do not tell a shape, or hold no data."""
+    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested or tensor.is_quantized)
+
+
 def tensor_bytes(tensor: Tensor) -> bytes:
     """The bytes of a tensor as safetensors stores them (contiguous; the machine must be little-endian)."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = tensor.detach().cpu().resolve_neg().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()
 
 

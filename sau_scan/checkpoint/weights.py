@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
+from sau_scan.checkpoint.downloads import ends_of, spoilt
+from sau_scan.checkpoint.files import opened
 from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.checkpoint.pickled import PickledFile
 from sau_scan.checkpoint.quantised import Quantised, quantised_pairs
@@ -53,8 +54,10 @@ def _reader(checkpoint: Checkpoint, path: str) -> WeightFile:
 def _require_whole(checkpoint: Checkpoint, path: str) -> None:
     """Raises DamagedFile for what a download left instead of weights."""
     record = checkpoint.record(path)
-    head, size = checkpoint.head(path, HEAD), record.size if record else 0
-    found = spoilt(head, checkpoint.tail(path, TAIL), size)
+    if record is None:
+        raise checkpoint.absent(path)
+    with opened(checkpoint.folder, path) as file:
+        found = spoilt(ends_of(file, record.size))
     if found is not None:
         raise DamagedFile(f"{checkpoint.show(path)} {found.what}. Nothing was loaded from it.", hint=found.hint)
 

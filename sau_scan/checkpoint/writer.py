@@ -8,18 +8,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from os.path import isfile  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.adapters.peft import adapter_in
 from sau_scan.checkpoint.patch import WeightPatch
-from sau_scan.checkpoint.placing import place, sync_folder, write_new
+from sau_scan.checkpoint.placing import place, require_parent, sync_folder, write_new
 from sau_scan.checkpoint.rewriting import copied, rewritten, written_as
 from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
 
-# A draft has a draft of its own: .NAME.1234abcd.draft, and a name of the same kind around that.
-LONGEST_ENDING = ".12345678..draft.partial"
+DRAFT = ".sau-scan-"  # what is not whole yet is called so; never after its place, whose name may be as long as any
 
 
 def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
@@ -32,15 +32,20 @@ def check_out(given: Path, out: Path, beside: Iterable[str] = ()) -> None:
     _check_place(root, out)
     target = out.resolve()
     _check_apart(given.resolve(), target, out)
-    if root.is_file():
+    if isfile(root):
         _check_beside(out, beside)
     try:
         # Trying is surer than asking: some file systems refuse what their permissions allow, or so long a name.
-        trial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=LONGEST_ENDING, dir=target.parent))
+        trial = Path(tempfile.mkdtemp(prefix=DRAFT, suffix=".partial", dir=target.parent))
     except OSError as error:
         raise write_failed(out, error) from error
     try:
-        if root.is_file():
+        (trial / target.name).touch()
+    except OSError as error:
+        remove_folder(trial)
+        raise write_failed(out, error) from error
+    try:
+        if isfile(root):
             (trial / draft_name(root)).touch()
     except OSError as error:
         raise write_failed(Path(draft_name(root)), error) from error
@@ -58,14 +63,13 @@ def _check_place(root: Path, out: Path) -> None:
     try:
         source, target = root.resolve(), out.resolve()
         out.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, RuntimeError) as error:  # by Python's version, a circle of links is either
         raise write_failed(out, error) from error
     _check_apart(source, target, out)
-    if not target.parent.is_dir():
-        raise WriteError(f"{escape(str(target.parent))} does not exist.", hint="Create it first (mkdir -p).")
-    if source.is_file():
+    require_parent(target)
+    if isfile(source):
         _check_file(out)
         return
     if out.is_symlink() or (out.exists() and not out.is_dir()):
@@ -140,7 +144,7 @@ def write_patched(
     draft: Path | None = None
     moved = False
     try:
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=parent))
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, suffix=".partial", dir=parent))
         _fill(draft, checkpoint, patch, extra)
         os.rename(draft, target)
         moved = True
@@ -158,7 +162,7 @@ def _write_file(checkpoint: Checkpoint, patch: WeightPatch, out: Path) -> Path:
     content, parent = rewritten(checkpoint, checkpoint.file, patch), out.resolve().parent
     placed = False
     try:
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=parent) as draft:
+        with tempfile.TemporaryDirectory(prefix=DRAFT, suffix=".partial", dir=parent) as draft:
             _write(Path(draft), out.name, content)
             place(Path(draft) / out.name, out)
             placed = True

@@ -146,7 +146,7 @@ def fix(
     quiet: arg.Quiet = False,
     debug: arg.Debug = False,
     budget: arg.BudgetOfFix = None,
-    max_time: arg.MaxTime = None,
+    max_time: arg.MaxTimeOfFix = None,
     declared_trigger: arg.Declared = None,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",

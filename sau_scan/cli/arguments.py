@@ -87,6 +87,13 @@ MaxTime = Annotated[
     str | None,
     typer.Option(metavar="T", rich_help_panel=_SCAN, help="Plan no more than fits into this time: 90s, 4m, 1h30m."),
 ]
+MaxTimeOfFix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="T", rich_help_panel=_SCAN,
+        help="For each scan, before and after, plan no more than fits into this time; repairing itself takes its own.",
+    ),
+]  # fmt: skip
 Seed = Annotated[
     int,
     typer.Option(

@@ -16,6 +16,7 @@ from sau_scan.cli.guard import guarded
 from sau_scan.cli.outputs import emit, print_rich
 from sau_scan.cli.running import quiet_libraries
 from sau_scan.console import StderrProgress
+from sau_scan.findings import shown
 from sau_scan.reports.json_report import ascii_json
 from sau_scan.reports.layout import field
 from sau_scan.reports.words import count, safe, size
@@ -32,7 +33,9 @@ class Form(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="A.ckpt", help="Pickled weights, as torch.save writes them.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="A.ckpt", readable=False, help="Pickled weights, as torch.save writes them.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="B.safetensors", help="New file; nothing is overwritten.")],
     format_: Annotated[
         Form, typer.Option("--format", "-f", help="What is told on stdout; json lists every tensor.")
@@ -43,7 +46,7 @@ def convert(
     """Write the tensors of a pickle as safetensors, without running the pickle.
 
     Nothing is loaded of a pickle that asks for more than tensors. Every tensor is read back and compared bit for bit.
-    Exit codes: 0 converted, 2 wrong names or not a pickle, 3 refused, damaged or not writable.
+    Exit codes: 0 converted, 2 wrong names, 3 not a pickle, refused, damaged or not writable.
     """
     with guarded(debug=debug), StderrProgress(quiet=quiet) as progress:
         quiet_libraries()
@@ -61,10 +64,12 @@ def _parts(done: Conversion) -> list[RenderableType]:
     types = Counter(tensor.dtype for tensor in done.tensors)
     kinds = ", ".join(f"{number:,} {dtype}" for dtype, number in types.most_common())
     names = f"; named as they are under '{done.nest}'" if done.nest else ""
+    word = [field("word", f"'{safe(done.word)}', as before")] if done.word else []
     left = [*_listed("left out", done.dropped, "value")] or [field("left out", "nothing")]
     return [
-        Text.assemble(("CONVERTED  ", "bold"), safe(f"{done.before.path} -> {done.after.path}")),
+        Text.assemble(("CONVERTED  ", "bold"), f"{shown(done.before.path)} -> {shown(done.after.path)}"),
         field("tensors", f"{count(len(done.tensors), 'tensor')} ({kinds}), each bit for bit that of the pickle{names}"),
+        *word,
         *left,
         *_listed("separated", tuple(map(safe, done.shared)), "tensor", " that shared memory, each a copy of its own"),
         field("before", _file(done.before)),

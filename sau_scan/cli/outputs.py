@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,13 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
+from sau_scan.checkpoint.placing import require_parent
 from sau_scan.cli.guard import silence_stdout
 from sau_scan.console import stdout_console
-from sau_scan.errors import UsageError, WriteError
+from sau_scan.errors import UsageError
 from sau_scan.findings import FixResult, ScanResult, Severity, escape
 from sau_scan.reports import FORMATS
-from sau_scan.reports.files import failed, write_atomically
+from sau_scan.reports.files import DRAFT, failed, write_atomically
 from sau_scan.reports.text import build
 
 Renderer = Callable[[ScanResult | FixResult], str]
@@ -37,21 +39,27 @@ def check_outputs(files: Sequence[Path], model: Path | None) -> None:
     for file in files:
         renderer_for(file)
         shown = escape(str(file))
-        if file.is_dir():
-            raise UsageError(f"--output {shown} is a folder.", hint="Name a file in it.")
-        if file.exists() and not file.is_file():  # a file would take the place of a pipe that somebody reads
-            raise UsageError(f"--output {shown} is not a regular file.", hint="Name a new file, or use --format.")
-        parent = file.absolute().parent
-        if not parent.is_dir():
-            raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")
+        _check_kind(file, shown)
         try:
-            with tempfile.TemporaryFile(dir=parent, prefix=f".{file.name}."):  # trying is surer than asking
+            require_parent(file)
+            with tempfile.TemporaryFile(dir=file.absolute().parent, prefix=DRAFT):  # trying is surer than asking
                 pass
         except OSError as error:
             raise failed(file, error) from error
         # A report inside the checkpoint would change what was scanned.
         if model is not None and _lies_in(file, model):
             raise UsageError(f"--output {shown} lies inside the model.", hint="Name a file outside its folder.")
+
+
+def _check_kind(file: Path, shown: str) -> None:
+    try:
+        mode = file.stat().st_mode if file.exists() else stat.S_IFREG
+    except OSError as error:  # too long a name, or a folder that may not be searched
+        raise failed(file, error) from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"--output {shown} is a folder.", hint="Name a file in it.")
+    if not stat.S_ISREG(mode):  # a file would take the place of a pipe that somebody reads
+        raise UsageError(f"--output {shown} is not a regular file.", hint="Name a new file, or use --format.")
 
 
 def _lies_in(file: Path, model: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from os.path import exists  # unlike Path's, it raises nothing
 from pathlib import Path
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from sau_scan.checkpoint.hub import from_address
 from sau_scan.errors import UsageError
 from sau_scan.findings import Slot, Trigger, escape
-from sau_scan.reports.words import safe
+from sau_scan.reports.words import count, safe
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)?", re.DOTALL)
@@ -36,7 +37,7 @@ def model(text: str) -> Path:
     if not text:
         raise ValueError("an empty name; in a script, is the variable set?")
     path = Path(from_address(text))
-    return path if not text.startswith((".", "/", "~")) or path.exists() else path.absolute()
+    return path if not text.startswith((".", "/", "~")) or exists(path) else path.absolute()
 
 
 def typed_model(text: str) -> Path:
@@ -123,8 +124,9 @@ def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str
     each = each * len(texts) if len(each) == 1 else each
     replacing = sum(slot is Slot.REPLACE for slot in each)
     if len(replaces) != replacing and not (len(replaces) == 1 and replacing):
+        given = count(len(replaces), "time")
         raise UsageError(
-            f"{replacing} of the triggers replace a letter, but {len(replaces)} --replaces are given.",
+            f"--slot replace counts for {count(replacing, 'trigger')}, but --replaces is given {given}.",
             hint="Give --replaces LETTER with each --slot replace, and with no other.",
         )
     letters = iter(list(replaces) * (replacing if len(replaces) == 1 else 1))

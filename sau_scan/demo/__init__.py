@@ -6,7 +6,11 @@ It is harmless: a tiny Stable Diffusion that draws coloured shapes, with a publi
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import isdir  # unlike Path's, it raises nothing
 from pathlib import Path
 
 from sau_scan.errors import NotACheckpoint, UsageError, WriteError
@@ -44,25 +48,30 @@ def run(out: Path, progress: Progress | None = None) -> Demo:
 
 
 def scan(out: Path, progress: Progress | None = None) -> ScanResult:
-    """Scans the embedded checkpoint and makes the folder ``out`` ready.
+    """Scans the embedded checkpoint; nothing is written yet.
 
     Raises UsageError when ``out`` exists and is not empty, WriteError when it cannot be written.
     """
     from sau_scan.scan import detect
 
     suspect = checkpoint_path()
-    _prepare(out)
+    _require_place(out)
     return detect(suspect, ScanOptions(budget=Budget.QUICK), progress if progress is not None else Silent())
 
 
 def repair(found: ScanResult, out: Path, progress: Progress | None = None) -> Demo:
-    """Repairs and re-scans; reports, pictures and the repaired checkpoint go to ``out``."""
+    """Repairs and re-scans; reports, pictures and the repaired checkpoint go to ``out``, or nothing does."""
+    progress = progress if progress is not None else Silent()
+    with _replaced(out):
+        return _repair(found, out, progress)
+
+
+def _repair(found: ScanResult, out: Path, progress: Progress) -> Demo:
     from sau_scan.checkpoint.loader import load_model
     from sau_scan.checkpoint.opening import open_checkpoint
     from sau_scan.demo.pictures import comparison
     from sau_scan.fix import fix
 
-    progress = progress if progress is not None else Silent()
     suspect, repaired = checkpoint_path(), out / "repaired"
     result = fix(suspect, FixOptions(out=repaired, scan=ScanOptions(budget=Budget.QUICK)), found, progress)
     trigger = first_trigger(found)
@@ -72,7 +81,6 @@ def repair(found: ScanResult, out: Path, progress: Progress | None = None) -> De
         models = {name: load_model(open_checkpoint(place)) for name, place in places.items()}
         pictures = comparison(models, trigger, out, progress)
     files = (*_write_reports(out, found, result), *pictures)
-    shutil.rmtree(_aside(out), ignore_errors=True)
     return Demo(trigger is not None, result, files)
 
 
@@ -88,24 +96,62 @@ def first_trigger(scan: ScanResult) -> Trigger | None:
     )
 
 
-def _prepare(out: Path) -> None:
-    shown = escape(str(out))
+def _require_place(out: Path) -> None:
+    shown, parent = escape(str(out)), out.absolute().parent
     try:
-        occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
-        if occupied and not _is_previous(out):
+        if _is_occupied(out) and not _is_previous(out):
             raise UsageError(
                 f"--out {shown} exists and is not empty.", hint="Name a new folder: sau-scan demo --out DIR"
             )
+        if not isdir(parent):
+            raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")
+        for place in (parent, out) if isdir(out) else (parent,):
+            with tempfile.TemporaryFile(dir=place):  # trying is surer than asking
+                pass
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+@contextmanager
+def _replaced(out: Path) -> Iterator[None]:
+    """``out``, made anew; whatever ends the block before it is filled, it is as it was before."""
+    empty = isdir(out) and not _is_occupied(out)
+    _prepare(out)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        if _aside(out).exists():
+            _aside(out).rename(out)
+        elif empty:
+            out.mkdir()
+        raise
+    shutil.rmtree(_aside(out), ignore_errors=True)
+
+
+def _prepare(out: Path) -> None:
+    _require_place(out)
+    try:
+        occupied = _is_occupied(out)
         if occupied and _aside(out).exists():  # an interrupted run; what lies aside is from before it
             shutil.rmtree(out)
         elif occupied:
             out.rename(_aside(out))
-        out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(exist_ok=True)
         (out / _MARK).write_text("Written by sau-scan demo, which overwrites this folder.\n", "utf-8")
     except OSError as error:
-        raise WriteError(
-            f"{shown} cannot be written to: {error.strerror}.", hint="Name another folder: sau-scan demo --out DIR"
-        ) from error
+        raise _unwritable(out, error) from error
+
+
+def _is_occupied(out: Path) -> bool:
+    return out.exists() and (not out.is_dir() or any(out.iterdir()))
+
+
+def _unwritable(out: Path, error: OSError) -> WriteError:
+    return WriteError(
+        f"{escape(str(out))} cannot be written to: {error.strerror}.",
+        hint="Name another folder: sau-scan demo --out DIR",
+    )
 
 
 def _aside(out: Path) -> Path:

@@ -18,7 +18,7 @@ class Plan:
     """Candidates by slot, and the passes that each stage will take at most.
 
     All of ``candidates`` go through the text encoder, and of each slot ``denoised`` through the UNet: which ones, the
-    text tier says.
+    text tier says. ``confirming``: UNet passes of the smallest plan that makes pictures, where this one makes none.
     """
 
     recipe: Recipe
@@ -28,6 +28,7 @@ class Plan:
     passes: dict[str, int]
     text_passes: int
     skipped: tuple[Skipped, ...] = ()
+    confirming: int = 0
 
     @property
     def unet_passes(self) -> int:
@@ -64,12 +65,14 @@ def make_plan(
     limit = recipe.cap if most is None else min(most, recipe.cap)
     items = {slot: tuple(some) for slot, some in candidates.items()}
     totals = totals or {slot: len(some) for slot, some in candidates.items()}
+    confirming = 0
     for each in (recipe, lean(recipe), bare(recipe)):
         fixed = overhead + (each.phrase_passes if phrase_texts and each.phrases else 0)
         plan = _shrunk(each, items, totals, carriers, fixed, limit)
         plan = replace(plan, text_passes=plan.text_passes + phrase_texts)
         if plan.unet_passes <= limit:
-            return plan
+            return plan if each.generated else replace(plan, confirming=confirming)
+        confirming = plan.unet_passes
     reason = (
         f"the smallest plan of this budget takes {plan.unet_passes:,} UNet passes, and {max(0, limit):,} are allowed; "
         "take another budget"

@@ -138,9 +138,9 @@ class Campaign:
     def _plan(self, trigger: Trigger, attempts: tuple[Attempt, ...]) -> str:
         first, *later = (" and ".join(repair.summary for repair in attempt.repairs) for attempt in attempts)
         passes = [sum(repair.passes(self.effort) for repair in attempt.repairs) for attempt in attempts]
-        text = f'"{trigger.escaped}": {first}; {passes[0]:,} UNet passes'
+        text = f'"{trigger.escaped}": {first}; {passes[0]:,} UNet passes, and what measuring takes'
         if later:
-            text += f"; if that is not enough: {', then '.join(later)}; up to {sum(passes):,} passes"
+            text += f"; if that is not enough: {', then '.join(later)}; up to {sum(passes):,} passes beside"
         return text
 
     def summary(self) -> RepairSummary:

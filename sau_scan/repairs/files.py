@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import isdir, islink  # unlike Path's, they raise nothing
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def plan_files(checkpoint: Checkpoint, findings: Sequence[Finding]) -> FileRepai
 
 def _is_folder(place: Path) -> bool:
     """Findings can be about folders; those are there for the files in them, some of which may be copied."""
-    return place.is_dir() and not place.is_symlink()
+    return isdir(place) and not islink(place)
 
 
 def _tokenizers(findings: Sequence[Finding]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from sau_scan.findings import Cost, Coverage, ModelInfo
+from sau_scan.findings import Coverage, ModelInfo, shown
 from sau_scan.reports.layout import field
-from sau_scan.reports.words import count, duration, percent, safe
+from sau_scan.reports.words import cost_text, count, percent, safe
 
 # Hashes of these are shown; those of small files are in the JSON report.
 _WEIGHT_ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
@@ -19,7 +19,7 @@ def coverage_lines(coverage: Coverage) -> Iterator[RenderableType]:
     yield field("coverage", _candidates(coverage))
     for skipped in coverage.skipped:
         label = "not done" if skipped.planned else "skipped"
-        yield field(label, f"{safe(skipped.what)}: {safe(skipped.reason)}", style="magenta" if skipped.planned else "")
+        yield field(label, f"{shown(skipped.what)}: {safe(skipped.reason)}", style="magenta" if skipped.planned else "")
     if coverage.limits:
         yield field("", "not looked at: " + "; ".join(map(safe, coverage.limits)))
     yield from _detectors(coverage)
@@ -33,14 +33,6 @@ def coverage_lines(coverage: Coverage) -> Iterator[RenderableType]:
         yield field("versions", names)
 
 
-def cost_text(used: Cost, planned: Cost | None = None) -> str:
-    """``21,480 UNet passes of 21,480 planned, 6,082 text passes, 2 min 50 s``."""
-    plan = f" of {planned.unet_passes:,} planned" if planned is not None and planned.unet_passes else ""
-    texts = count(used.text_passes, "text pass").replace("passs", "passes")
-    unet = count(used.unet_passes, "UNet pass").replace("passs", "passes")
-    return f"{unet}{plan}, {texts}, {duration(used.seconds)}"
-
-
 def file_lines(model: ModelInfo) -> Iterator[RenderableType]:
     """The sha256 of each weight file: what this report is about."""
     weights = [(file.path, file) for file in model.files if file.path.endswith(_WEIGHT_ENDINGS)]
@@ -48,7 +40,7 @@ def file_lines(model: ModelInfo) -> Iterator[RenderableType]:
         base = [file for file in model.base.files if file.path.endswith(_WEIGHT_ENDINGS)]
         weights += [(f"{model.base.path}: {file.path}", file) for file in base]
     for index, (name, file) in enumerate(weights):
-        yield field("sha256" if index == 0 else "", f"{safe(name)}\n{safe(file.sha256)}")
+        yield field("sha256" if index == 0 else "", f"{shown(name)}\n{safe(file.sha256)}")
 
 
 def _candidates(coverage: Coverage) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 from sau_scan.errors import WriteError
 from sau_scan.findings import escape
 
+DRAFT = ".sau-scan-"  # never after the file itself, whose name may be as long as any
+
 
 def write_atomically(file: Path, content: bytes) -> None:
     """``content`` under this name, whole or not at all. Raises WriteError."""
     draft: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.absolute().parent)
+        descriptor, name = tempfile.mkstemp(prefix=DRAFT, dir=file.absolute().parent)
         draft = Path(name)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
@@ -36,9 +38,8 @@ def failed(file: Path, error: OSError) -> WriteError:
     shown = escape(str(file))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WriteError(f"The disk is full; {shown} was not written.", hint="Free some space and run it again.")
-    return WriteError(
-        f"{shown} could not be written: {error.strerror or error}.", hint="Check permissions and the disk."
-    )
+    hint = "Take a shorter name." if error.errno == errno.ENAMETOOLONG else "Check permissions and the disk."
+    return WriteError(f"{shown} could not be written: {error.strerror or error}.", hint=hint)
 
 
 def _umask() -> int:

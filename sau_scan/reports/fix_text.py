@@ -21,11 +21,11 @@ from sau_scan.findings import (
     ScanResult,
     Severity,
     Trigger,
+    shown,
 )
-from sau_scan.reports.coverage_text import cost_text
 from sau_scan.reports.layout import WIDTH, cells, field, header
 from sau_scan.reports.scan_text import component_name, scan_parts
-from sau_scan.reports.words import count, model_words, number, percent, place, quoted, safe
+from sau_scan.reports.words import cost_text, count, model_words, number, percent, place, quoted, safe
 
 _TENSORS_SHOWN = 40
 
@@ -74,7 +74,7 @@ def _tensors(tensors: tuple[Location, ...]) -> Iterator[RenderableType]:
     """Each file once, its tensors beneath it."""
     for file in dict.fromkeys(tensor.path for tensor in tensors):
         names = [safe(tensor.tensor or "all of it") for tensor in tensors if tensor.path == file]
-        yield field("", safe(file))
+        yield field("", shown(file))
         for name in names[:_TENSORS_SHOWN]:
             yield field("", f"  {name}")
         if len(names) > _TENSORS_SHOWN:
@@ -105,7 +105,7 @@ def _outcome(result: FixResult) -> Panel:
 def _outcome_words(result: FixResult) -> tuple[str, str, str]:
     reason = safe(result.reason)
     if result.published is not None:
-        return "REPAIRED", "bold green", f"and published: {safe(result.published)}" + (f"; {reason}" if reason else "")
+        return "REPAIRED", "bold green", f"and published: {shown(result.published)}" + (f"; {reason}" if reason else "")
     if result.nothing_to_repair and result.before is not None and not result.before.complete:
         return "INCONCLUSIVE", "yellow", "  no trigger was found by a scan that did not look at all that was asked for"
     if result.nothing_to_repair:

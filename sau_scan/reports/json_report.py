@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sau_scan.errors import ConfigError
-from sau_scan.findings import SCHEMA_VERSION, FixResult, Result, ScanResult, escape, unprefixed
+from sau_scan.findings import SCHEMA_VERSION, FixResult, Result, ScanResult, escape
+from sau_scan.invalid import first_problem
 
 SCHEMA_PATH = Path(__file__).with_name("schema.json")
 MAX_REPORT_BYTES = 64 * 2**20
@@ -42,10 +43,9 @@ def read_result(path: Path) -> ScanResult | FixResult:
     try:
         return _ADAPTER.validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = escape(".".join(map(str, first["loc"]))) or "the report"
-        told = escape(unprefixed(first["msg"]))
-        raise ConfigError(f"{name} is not a sau-scan report: {field}: {told}.", hint=_AGAIN) from error
+        problem = first_problem(error)
+        told = f"{escape(problem.field) or 'the report'}: {escape(problem.what)}"
+        raise ConfigError(f"{name} is not a sau-scan report: {told}.", hint=_AGAIN) from error
 
 
 def schema() -> dict[str, Any]:

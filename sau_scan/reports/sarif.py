@@ -22,9 +22,10 @@ from sau_scan.findings import (
     Severity,
     Skipped,
     Verdict,
+    shown,
 )
 from sau_scan.reports.json_report import ascii_json
-from sau_scan.reports.words import describe, number, safe
+from sau_scan.reports.words import command, describe, number, safe
 
 SCHEMA_URI = "https://json.schemastore.org/sarif-2.1.0.json"
 FINGERPRINT = "sauScanFinding/v1"
@@ -166,7 +167,7 @@ def _result(finding: Finding, index: int, model: ModelInfo | None) -> dict[str, 
     if finding.trigger is not None:
         item["properties"]["trigger"] = finding.trigger.model_dump(mode="json")
     if finding.location is not None and finding.location.base is not None:
-        item["properties"]["base"] = safe(finding.location.base)
+        item["properties"]["base"] = shown(finding.location.base)
     if finding.declared:
         item["suppressions"] = [
             {"kind": "external", "status": "accepted", "justification": "Declared with --declared-trigger."}
@@ -184,7 +185,7 @@ def _message(finding: Finding) -> str:
         null = f" (neutral words {number(item.null_median)})" if item.null_median is not None else ""
         parts.append(f"{safe(item.name)}: {number(item.value)}{null}.")
     if finding.next_step:
-        parts.append(f"Next: {safe(finding.next_step)}")
+        parts.append(f"Next: {command(finding.next_step)}")
     return " ".join(parts)
 
 
@@ -236,7 +237,7 @@ def _invocation(scan: ScanResult | None) -> dict[str, Any]:
 
 def _notification(skipped: Skipped) -> dict[str, Any]:
     level = "error" if skipped.planned else "note"
-    return {"level": level, "message": {"text": f"Not checked: {safe(skipped.what)}: {safe(skipped.reason)}"}}
+    return {"level": level, "message": {"text": f"Not checked: {shown(skipped.what)}: {safe(skipped.reason)}"}}
 
 
 def _run_properties(result: ScanResult | FixResult, scan: ScanResult | None) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from sau_scan.findings import Evidence, Finding, Kind, ScanResult, Severity, Trigger, Verdict
+from sau_scan.findings import Evidence, Finding, Kind, ScanResult, Severity, Trigger, Verdict, shown
 from sau_scan.reports.coverage_text import coverage_lines, file_lines
 from sau_scan.reports.heat_map import HeatMapView, strongest
 from sau_scan.reports.layout import LABEL_WIDTH, WIDTH, cells, field, header, line, styled
-from sau_scan.reports.words import count, describe, model_words, number, place, quoted, safe, size
+from sau_scan.reports.words import command, count, describe, model_words, number, place, quoted, safe, size
 
 VERDICT_STYLES = {
     Verdict.CLEAN: "green",
@@ -110,8 +110,8 @@ def finding_parts(finding: Finding) -> Iterator[RenderableType]:
         yield from _trigger_fields(finding.trigger)
     if finding.location is not None:
         tensor = f" · tensor {safe(finding.location.tensor)}" if finding.location.tensor else ""
-        base = f" · of the base {safe(finding.location.base)}" if finding.location.base is not None else ""
-        yield field("file", safe(finding.location.path) + tensor + base, indent=2)
+        base = f" · of the base {shown(finding.location.base)}" if finding.location.base is not None else ""
+        yield field("file", shown(finding.location.path) + tensor + base, indent=2)
     if finding.behaviour:
         yield field("does", safe(finding.behaviour), indent=2)
     yield field("confidence", f"{finding.confidence} · lives in the {component_name(finding.component)}", indent=2)
@@ -124,7 +124,7 @@ def finding_parts(finding: Finding) -> Iterator[RenderableType]:
         yield field("pictures", "  ".join(map(safe, finding.pictures)), indent=2)
     if finding.next_step:
         # On one line however long: it is there to be pasted.
-        words = Text.assemble((f"{'  next':<{2 + LABEL_WIDTH}}", "dim"), (safe(finding.next_step), "bold"))
+        words = Text.assemble((f"{'  next':<{2 + LABEL_WIDTH}}", "dim"), (command(finding.next_step), "bold"))
         words.no_wrap, words.overflow = True, "ignore"
         yield words
     yield Text()

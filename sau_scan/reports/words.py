@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import shlex
 import unicodedata
 
-from sau_scan.findings import ModelInfo, Slot, Trigger, escape
+from sau_scan.findings import Cost, ModelInfo, Slot, Trigger, escape, shown
+from sau_scan.shell import ascii_command
 
 # What this tool's own sentences may hold besides printable ASCII; everything else came from a model or a prompt.
 _OWN_CHARACTERS = frozenset("·–—→×≤≥≈±°…%✓✗µ²")
@@ -106,6 +106,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def cost_text(used: Cost, planned: Cost | None = None) -> str:
+    """``21,480 UNet passes of 21,480 planned, 6,082 text passes, 2 min 50 s``."""
+    plan = f" of {planned.unet_passes:,} planned" if planned is not None and planned.unet_passes else ""
+    texts = count(used.text_passes, "text pass").replace("passs", "passes")
+    unet = count(used.unet_passes, "UNet pass").replace("passs", "passes")
+    return f"{unet}{plan}, {texts}, {duration(used.seconds)}"
+
+
 def size(byte_count: int) -> str:
     """``912 B``, ``12.4 MB``; powers of ten, as disks are sold."""
     value = float(byte_count)
@@ -116,9 +124,9 @@ def size(byte_count: int) -> str:
     raise AssertionError("unreachable")
 
 
-def command(*words: str) -> str:
-    """A command that can be pasted: quoted for a POSIX shell, and free of raw control characters."""
-    return safe(shlex.join(words))
+def command(text: str) -> str:
+    """A command, quoted already, that can be pasted from where it is shown."""
+    return safe(ascii_command(text))
 
 
 def model_words(model: ModelInfo) -> tuple[str, ...]:
@@ -131,4 +139,5 @@ def model_words(model: ModelInfo) -> tuple[str, ...]:
 
 def _where(model: ModelInfo) -> str:
     """A branch moves; the commit says which files were scanned."""
-    return f"{model.path} at commit {model.commit[:12]}" if model.commit else model.path
+    path = shown(model.path)
+    return f"{path} at commit {model.commit[:12]}" if model.commit else path

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from sau_scan.checkpoint.downloads import TAIL, is_cut_zip
+from sau_scan.checkpoint.downloads import ends_of, is_cut_zip
 from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.findings import Severity, escape
 from sau_scan.static.content import WHOLE, Content
@@ -57,8 +57,8 @@ def check_zip(content: Content, look: Look) -> Iterator[Fact]:
 
 def is_cut(content: Content) -> bool:
     """Whether a file of weights is an archive whose end is missing: loaders, which begin there, cannot read it."""
-    at = max(0, content.size - TAIL)
-    return not content.inside and content.suffix in PICKLES and is_cut_zip(content.head(4), content.read(at, TAIL))
+    named = not content.inside and content.suffix in PICKLES
+    return named and is_cut_zip(ends_of(content.stream, content.size))
 
 
 def _remains(content: Content, directory: Directory, look: Look) -> Iterator[Fact]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sau_scan.file_rules import file_rule
 from sau_scan.findings import Component, Confidence, Evidence, Finding, Kind, Location, Severity
+from sau_scan.shell import word
 
 COMPONENTS = {
     "text_encoder": Component.TEXT_ENCODER,
@@ -24,6 +25,7 @@ COMPONENTS = {
 DAMAGED = "damaged"  # no rule's: what is only unreadable is skipped, and accuses nobody
 CONVERTING = "sau-scan convert"
 TOLD = 3  # sentences of one rule about one file; the others are counted
+_PLACE = re.compile(r"\{(path|folder|new)\}")
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,14 @@ def _merged(told: list[Fact]) -> Fact:
 
 
 def _command(template: str, root: Path, path: str) -> str:
-    places = {"{path}": str(root / path), "{folder}": str(root), "{new}": f"{root}-fixed"}
-    for name, place in places.items():
-        template = template.replace(name, shlex.quote(place))
-    return template
+    """``template`` with its places filled in one pass, for a hostile name may hold what looks like another place."""
+    places = {"path": str(root / path), "folder": str(root), "new": f"{root}-fixed"}
+    return _PLACE.sub(lambda match: _word(places[match[1]]), template)
+
+
+def _word(place: str) -> str:
+    """``place`` as a word of a shell's command that no program takes for an option; less runs what follows "+!"."""
+    return word(f"./{place}" if place.startswith(("-", "+")) else place)
 
 
 def _finding(root: Path, path: str, fact: Fact) -> Finding:

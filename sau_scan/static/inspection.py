@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sau_scan.checkpoint.downloads import HEAD, TAIL, spoilt
+from sau_scan.checkpoint.downloads import HEAD, ends_of, spoilt
 from sau_scan.checkpoint.naming import PICKLES, WEIGHT_NAMES
 from sau_scan.findings import Severity
 from sau_scan.static.archives import check_packed, check_tail, check_tar, check_wrapped, check_zip
@@ -125,7 +125,7 @@ def _spoilt(content: Content, kind: str) -> str:
     """What a download left in place of weights, or ""; a pickle can be a text, and is none the less one."""
     if content.inside or content.suffix not in WEIGHT_NAMES or kind not in {"text", "zip", "other"}:
         return ""
-    found = spoilt(content.head(HEAD), content.read(max(0, content.size - TAIL), TAIL), content.size)
+    found = spoilt(ends_of(content.stream, content.size))
     return found.what if found is not None and not (content.size and is_whole_pickle(content)) else ""
 
 

@@ -105,11 +105,9 @@ def check_name(content: Content, kind: str) -> Iterator[Fact]:
     elif kind == "script" and not content.inside and suffix not in CODE:
         yield Fact("code", f"{content.subject} is a script, by its first line.", Severity.MEDIUM)
     if suffix == ".safetensors" or (wanted and kind in RUNS) or (wanted is not None and kind == "script"):
-        yield Fact(
-            "disguised",
-            f"{content.subject} is {called}, not what its name says; "
-            "a program that trusts the content instead of the name may run code from it.",
-        )
+        told = "; a program that trusts the content instead of the name may run code from it"
+        runs = told if kind in RUNS else ""
+        yield Fact("disguised", f"{content.subject} is {called}, not what its name says{runs}.")
     elif kind == "safetensors" and wanted is not None:
         yield Fact("disguised", f"{content.subject} is safetensors in spite of its name.", Severity.INFO)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from os.path import exists, isdir  # unlike Path's, they raise nothing
 from pathlib import Path, PurePosixPath
 
-from sau_scan.checkpoint.naming import WEIGHT_NAMES
+from sau_scan.checkpoint.naming import WEIGHT_NAMES, choose_weights, components_of
 from sau_scan.checkpoint.opening import open_base, open_checkpoint
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.errors import CheckpointError, SauScanError, UnsafeFile
-from sau_scan.findings import FileRecord, Finding, Location, Skipped, escape
+from sau_scan.findings import FileRecord, Finding, Location, Skipped, escape, shown
 from sau_scan.static.facts import blocks
 from sau_scan.static.vetting import vet_file
 from sau_scan.static.watch import Watch
@@ -43,7 +44,7 @@ def open_vetted(path: Path | str, *, variant: str | None = None, base: Path | Ch
         whole, notes = (base, []) if isinstance(base, Checkpoint) else _opened_base(base, variant)
     except SauScanError as error:
         if isinstance(error.partial, Vetted):
-            own = vet_file(path) if path.exists() else []
+            own = vet_file(path) if exists(path) else []
             error.partial = Vetted((*own, *(in_base(n, where) for n in error.partial.notes)), error.partial.read)
         raise
     of_base = [in_base(note, where) for note in (*notes, *whole.skipped)]
@@ -64,7 +65,7 @@ def _opened_base(path: Path, variant: str | None) -> Opened:
 def in_base(note: Finding | Skipped, base: Path) -> Finding | Skipped:
     """``note`` about a file of ``base``, told of an input that is used with it."""
     if isinstance(note, Skipped):
-        folder = base if base.is_dir() else base.parent
+        folder = base if isdir(base) else base.parent
         return note.model_copy(update={"what": f"{escape(str(folder))}/{note.what}"})
     place = note.location and Location(path=note.location.path, tensor=note.location.tensor, base=str(base))
     return note.model_copy(update={"location": place})
@@ -76,10 +77,10 @@ def require_harmless(checkpoint: Checkpoint, found: Iterable[Finding]) -> None:
     if danger is None:
         return
     where = danger.location.path if danger.location else "a file"
-    told = f"is not loaded: {escape(where)}: {danger.title}."
+    told = f"is not loaded: {shown(where)}: {danger.title}."
     if danger.location is not None and danger.location.base is not None:
         hint = "Scan the base by itself first, and use a clean one."
-        raise UnsafeFile(f"--base: {escape(danger.location.base)} {told}", hint=hint)
+        raise UnsafeFile(f"--base: {shown(danger.location.base)} {told}", hint=hint)
     if PurePosixPath(where).suffix.lower() in WEIGHT_NAMES:
         wanted = "weights as safetensors"
     else:
@@ -97,10 +98,17 @@ def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkp
             watch.read_rest(path)
         error.partial = Vetted(tuple(watch.results()), watch.files_read, tuple(watch.records))
         raise
-    loaded = {checkpoint.file, *(name for files in checkpoint.weights.values() for name in files)}
+    loaded = _loaded(checkpoint)
     return checkpoint, [_weighed(note, loaded) for note in watch.results()]
 
 
+def _loaded(checkpoint: Checkpoint) -> set[str]:
+    """The files of weights that a pipeline would load, whether or not the scan does."""
+    names = [*(record.path for record in checkpoint.records), *(skipped.what for skipped in checkpoint.skipped)]
+    choice = choose_weights(components_of(checkpoint.index), names, checkpoint.variant, bystanders=True)
+    return {checkpoint.file, *(name for files in choice.weights.values() for name in files)}
+
+
 def _weighed(note: Finding | Skipped, loaded: Collection[str]) -> Finding | Skipped:
-    """An unreadable file leaves a scan incomplete where a pipeline would load it, whether or not the scan would."""
+    """An unreadable file leaves a scan incomplete where a pipeline would load it."""
     return note.model_copy(update={"planned": note.what in loaded}) if isinstance(note, Skipped) else note

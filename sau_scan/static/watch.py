@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from os.path import isdir, isfile  # unlike Path's, they raise nothing
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -32,7 +33,7 @@ from sau_scan.static.configs import (
     check_unexpected,
 )
 from sau_scan.static.content import WHOLE, Budget, Content
-from sau_scan.static.facts import DAMAGED, Fact, findings
+from sau_scan.static.facts import DAMAGED, Fact, damaged, findings
 from sau_scan.static.folder import Folder
 from sau_scan.static.header import Header, early, parse_header
 from sau_scan.static.inspection import failed, inspect
@@ -85,7 +86,7 @@ class Watch:
     @classmethod
     def of(cls, path: Path) -> Watch:
         """For a folder, or for a single file."""
-        return cls(path) if path.is_dir() else cls(path.parent, alone=True)
+        return cls(path) if isdir(path) else cls(path.parent, alone=True)
 
     def begin(self, relpath: str, size: int, file: BinaryIO) -> Sink:
         """Before a file's first byte; ``file`` stays open until the sink's ``end`` returns."""
@@ -113,11 +114,14 @@ class Watch:
                     sink.update(buffer[:count])
                 sink.end(digest.hexdigest())
         except (OSError, CheckpointError) as error:
-            self.note(relpath, [failed("bytes", error)])
+            denied = next((e for e in (error, error.__cause__) if isinstance(e, PermissionError)), None)
+            # Whoever may not read it cannot load it either: that accuses nobody.
+            told = damaged(f"cannot be read: {denied.strerror}") if denied is not None else failed("bytes", error)
+            self.note(relpath, [told])
 
     def read_rest(self, path: Path) -> None:
         """Reads what nobody did of the ``path`` that this watch is of, unless that is more than any checkpoint."""
-        names = ([path.name] if path.is_file() else []) if self.alone else regular_files(path)
+        names = ([path.name] if isfile(path) else []) if self.alone else regular_files(path)
         left = [name for name in names if name not in self._begun]
         with suppress(OSError):
             if sum((self.root / name).stat().st_size for name in left) <= MOST_BYTES:

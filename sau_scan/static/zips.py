@@ -6,9 +6,9 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from sau_scan.checkpoint.downloads import TAIL, ZIP_END, ZIP_END_SIZE, zip_end
+from sau_scan.checkpoint.downloads import ZIP_END, ZIP_END_SIZE, Ends, ends_of, zip_end
 from sau_scan.static.content import WHOLE, Content
 from sau_scan.static.facts import Unfinished
 
@@ -16,6 +16,8 @@ END64, LOCATOR = b"PK\x06\x06", b"PK\x06\x07"
 CENTRAL, LOCAL, DESCRIPTOR = b"PK\x01\x02", b"PK\x03\x04", b"PK\x07\x08"
 MOST_ENTRIES = 100_000
 MOST_DIRECTORY = 32 * 2**20
+MOST_NAME = 4096  # bytes, as of a path on Linux: no program unpacks a longer one
+MOST_NAMES = 16 * 2**20  # of all entries outside of the directory
 SLACK = 4096  # bytes between entries that alignment explains
 FULL16, FULL32 = 0xFFFF, 0xFFFF_FFFF
 
@@ -39,6 +41,19 @@ class Entry:
         return self.name.endswith("/") and self.size == 0
 
 
+class End(NamedTuple):
+    """A directory as the record behind it, at ``at``, announces it; its start may be negative."""
+
+    entries: int
+    size: int
+    offset: int
+    at: int
+
+    @property
+    def start(self) -> int:
+        return self.at - self.size
+
+
 @dataclass(frozen=True)
 class Directory:
     """``problems``: sentences about what a reader could trip over or be led astray by."""
@@ -53,10 +68,10 @@ def read_directory(content: Content) -> Directory:
     found = _end(content, problems)
     entries: list[Entry] = []
     if found is not None:
-        start, size, count, base = found
-        entries = list(_central(content, start, size, base, problems))
-        if len(entries) != count:
-            problems.append(f"Its directory announces {count:,} entries and has {len(entries):,}.")
+        base = found.start - found.offset
+        entries = list(_central(content, found.start, found.size, base, problems))
+        if len(entries) != found.entries:
+            problems.append(f"Its directory announces {found.entries:,} entries and has {len(entries):,}.")
         if base:
             problems.append(f"{abs(base):,} bytes stand before the archive, or its directory points elsewhere.")
     problems += _between(content, entries)
@@ -66,10 +81,9 @@ def read_directory(content: Content) -> Directory:
     return Directory((*entries, *hidden), tuple(dict.fromkeys(problems)))
 
 
-def _end(content: Content, problems: list[str]) -> tuple[int, int, int, int] | None:
-    """Start, size and count of the directory, and by how much offsets are shifted."""
-    tail_start, tail = _tail(content)
-    at = zip_end(tail)
+def _end(content: Content, problems: list[str]) -> End | None:
+    last = ends_of(content.stream, content.size)
+    tail, at = last.tail, zip_end(last.tail)
     if at < 0:
         problems.append("Its directory is missing.")
         return None
@@ -77,44 +91,38 @@ def _end(content: Content, problems: list[str]) -> tuple[int, int, int, int] | N
         problems.append("It has two ends, and so two directories.")
     if not _fits(tail, at):
         problems.append("Bytes stand behind the archive.")
-    found = _pointed(content, tail_start, tail, at, problems)
-    if found[1] > MOST_DIRECTORY:
-        raise Unfinished(f"{content.shown} has a directory of {found[1]:,} bytes")
-    if found[0] < 0:
+    found = _announced(content, last, at, problems)[0]
+    if found.size > MOST_DIRECTORY:
+        raise Unfinished(f"{content.shown} has a directory of {found.size:,} bytes")
+    if found.start < 0:
         problems.append("Its directory is larger than the archive.")
         return None
     return found
 
 
-def _tail(content: Content) -> tuple[int, bytes]:
-    """Where an archive's end is looked for, and what is there."""
-    start = max(0, content.size - TAIL)
-    return start, content.read(start, content.size - start)
-
-
-def _pointed(content: Content, tail_start: int, tail: bytes, at: int, problems: list[str]) -> tuple[int, int, int, int]:
-    """The directory that the end at ``at`` points to; its start may be negative."""
+def _announced(content: Content, last: Ends, at: int, problems: list[str]) -> list[End]:
+    """What the end at ``at`` in the tail may mean: readers differ in whether, and where, they look for the record of a
+    large directory."""
+    tail = last.tail
     *_, count, size, offset, _comment = struct.unpack("<4H2LH", tail[at + 4 : at + ZIP_END_SIZE])
-    end = tail_start + at
+    plain, wide = End(count, size, offset, last.start + at), list[End]()
     if tail[max(0, at - 20) : at].startswith(LOCATOR):
-        wide = _end64(content, struct.unpack("<Q", tail[at - 12 : at - 4])[0], end - 20)
-        if wide is None:
+        wide = _ends64(content, struct.unpack("<Q", tail[at - 12 : at - 4])[0], plain.at - 20)
+        if not wide:
             problems.append("Its large directory is not where it says.")
-        else:
-            narrow, (count, size, offset, end) = (count, size, offset), wide
-            if any(n not in (FULL16, FULL32, w) for n, w in zip(narrow, wide, strict=False)):
-                problems.append("Its two ends contradict each other.")
-    start = end - size
-    return start, size, count, start - offset
+        told = [pair for one in wide for pair in zip(plain[:3], one[:3], strict=True)]
+        if len(wide) > 1 or any(narrow not in (FULL16, FULL32, full) for narrow, full in told):
+            problems.append("Its two ends contradict each other.")
+    return [*wide, plain]
 
 
 def has_end(content: Content) -> bool:
     """Whether readers that look for the end first would take it for an archive with a directory."""
-    tail_start, tail = _tail(content)
-    for at in _positions(tail[: zip_end(tail) + len(ZIP_END)], ZIP_END):
-        start, size, *_ = _pointed(content, tail_start, tail, at, [])
-        if size and start >= 0 and content.read(start, 4) == CENTRAL:
-            return True
+    last = ends_of(content.stream, content.size)
+    for at in _positions(last.tail[: zip_end(last.tail) + len(ZIP_END)], ZIP_END):
+        for end in _announced(content, last, at, []):
+            if end.size and end.start >= 0 and content.read(end.start, 4) == CENTRAL:
+                return True
     return False
 
 
@@ -131,13 +139,16 @@ def _fits(tail: bytes, at: int) -> bool:
     return behind >= 0 and behind == int.from_bytes(tail[at + 20 : at + ZIP_END_SIZE], "little")
 
 
-def _end64(content: Content, offset: int, latest: int) -> tuple[int, int, int, int] | None:
-    for at in (offset, latest - 56):
+def _ends64(content: Content, offset: int, latest: int) -> list[End]:
+    """The record at ``offset``, where its locator says, and the one right before that, which is all that Python asks
+    for."""
+    found = list[End]()
+    for at in dict.fromkeys((offset, latest - 56)):
         record = content.read(at, 56) if 0 <= at <= content.size else b""
         if record[:4] == END64 and len(record) == 56:
-            count, size, start = struct.unpack("<3Q", record[32:56])
-            return count, size, start, at
-    return None
+            entries, size, start = struct.unpack("<3Q", record[32:56])
+            found.append(End(entries, size, start, at))
+    return found
 
 
 def _central(content: Content, start: int, size: int, base: int, problems: list[str]) -> Iterator[Entry]:
@@ -192,18 +203,20 @@ def _wide(extra: bytes, narrow: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _local(content: Content, at: int, name: bytes | None) -> tuple[Entry | None, list[str]]:
-    """The entry as its own header has it; ``name`` is what the directory calls it."""
+    """The entry as its own header has it; ``name`` is what the directory calls it. Raises Unfinished when the time is
+    up, or for a name longer than any real one."""
+    content.budget.check()
     record = content.read(at, 30) if 0 <= at <= content.size - 30 else b""
     if record[:4] != LOCAL:
         return None, []
     _, flags, method, _, _, crc, packed, size, name_size, extra_size = struct.unpack("<5H3L2H", record[4:])
-    own = content.read(at + 30, name_size + extra_size)
-    size, packed, _ = _wide(own[name_size:], (size, packed, 0))
-    wrong = []
-    if name is not None and own[:name_size] != name:
-        wrong.append("Its two tables give an entry two names.")
-    entry = Entry(_text(own[:name_size]), at, at + 30 + name_size + extra_size, packed, size, crc, method, flags, 0)
-    return entry, wrong
+    if name_size > MOST_NAME:
+        raise Unfinished(f"{content.shown} has an entry with a name of {name_size:,} bytes")
+    own = content.read(at + 30, name_size)
+    if FULL32 in (size, packed):
+        size, packed, _ = _wide(content.read(at + 30 + name_size, extra_size), (size, packed, 0))
+    wrong = ["Its two tables give an entry two names."] if name is not None and own != name else []
+    return Entry(_text(own), at, at + 30 + name_size + extra_size, packed, size, crc, method, flags, 0), wrong
 
 
 def _differences(entry: Entry, fields: tuple[Any, ...], packed: int, size: int) -> list[str]:
@@ -233,22 +246,29 @@ def _between(content: Content, entries: list[Entry]) -> list[str]:
 def _hidden(content: Content, entries: list[Entry]) -> Iterator[Entry]:
     """Entries that only their local headers know of, in the gaps between the others (or everywhere, without any).
     Raises Unfinished where there are more than in any real archive."""
-    known = sorted((entry.header, entry.begin + entry.packed) for entry in entries)
+    marks = names = 0
+    for start, stop in _gaps(content, entries):
+        found: list[Entry] = []
+        for at in _marks(content, start, stop):
+            entry, _wrong = _local(content, at, None)
+            if entry is not None and entry.name and entry.begin <= stop:
+                found.append(entry)
+                names += len(entry.name)
+            marks += 1
+            if marks > MOST_ENTRIES or names > MOST_NAMES:
+                raise Unfinished(f"{content.shown} has more than {marks - 1:,} entries outside its directory")
+        yield from _ended(found, stop)
+
+
+def _gaps(content: Content, entries: list[Entry]) -> Iterator[tuple[int, int]]:
     position = 0
-    for begin, end in [*known, (content.size, content.size)]:
-        yield from _stray(content, position, begin)
+    for begin, end in [*sorted((e.header, e.begin + e.packed) for e in entries), (content.size, content.size)]:
+        yield position, begin
         position = max(position, end)
 
 
-def _stray(content: Content, start: int, stop: int) -> Iterator[Entry]:
+def _ended(found: list[Entry], stop: int) -> Iterator[Entry]:
     """One of unknown size reaches to the next."""
-    found: list[Entry] = []
-    for at in _marks(content, start, stop):
-        entry, _wrong = _local(content, at, None)
-        if entry is not None and entry.name and entry.begin <= stop:
-            found.append(entry)
-        if len(found) > MOST_ENTRIES:
-            raise Unfinished(f"{content.shown} has more than {MOST_ENTRIES:,} entries outside its directory")
     places = [*(entry.header for entry in found), stop]
     for entry in found:
         behind = places[bisect_left(places, entry.begin)]

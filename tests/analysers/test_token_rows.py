@@ -63,3 +63,8 @@ def test_what_is_said_to_be_taken_over_is(word: str) -> None:
         tokenizer.add_tokens(text)
         assert (tokenizer(prompt).input_ids != before) is changes
         assert (takes_over(text, TOKENIZER) is not None) is changes
+
+
+def test_one_row_is_told_in_the_singular() -> None:
+    inversion = Inversion("<toy>", {"text_encoder": torch.ones(1, 4)}, {"text_encoder": ("<toy>",)}, "diffusers")
+    assert "1 row of this file stands for it" in inspect_inversion(inversion, TOKENIZER, path="toy.pt").behaviour

@@ -92,15 +92,26 @@ def test_a_folder_of_pointers(copy_of: Path) -> None:
 @pytest.mark.parametrize("left", [*(content for content, *_ in LEFT.values()), WHOLE["model.safetensors"][:-9]])
 def test_what_a_pipeline_would_load_leaves_the_scan_incomplete(left: bytes, copy_of: Path) -> None:
     edit_json(copy_of / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
-    for name in ("safety_checker/model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"):
-        (copy_of / name).parent.mkdir(exist_ok=True)
+    (copy_of / "safety_checker").mkdir()
+    safe, variant = "safety_checker/model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"
+    for name in (safe, variant):
         (copy_of / name).write_bytes(left)
-    notes = open_vetted(copy_of)[1]
-    planned = {note.what: note.planned for note in notes if isinstance(note, Skipped)}
-    assert planned == {
-        "safety_checker/model.safetensors": True,
-        "unet/diffusion_pytorch_model.fp16.safetensors": False,
-    }
+    assert planned(copy_of) == {safe: True, variant: False}
+
+
+def test_a_pickle_that_only_a_pipeline_would_load(copy_of: Path) -> None:
+    edit_json(copy_of / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    pickled = copy_of / "safety_checker/pytorch_model.bin"
+    pickled.parent.mkdir()
+    pickled.write_bytes(WHOLE["model.ckpt"][:-200])
+    assert planned(copy_of) == {"safety_checker/pytorch_model.bin": True}
+    (pickled.parent / "model.safetensors").write_bytes(WHOLE["model.safetensors"])
+    assert planned(copy_of) == {"safety_checker/pytorch_model.bin": False}
+
+
+def planned(folder: Path) -> dict[str, bool]:
+    """What is skipped, and whether the scan is incomplete for it."""
+    return {note.what: note.planned for note in open_vetted(folder)[1] if isinstance(note, Skipped)}
 
 
 @pytest.mark.parametrize(

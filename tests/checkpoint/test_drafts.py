@@ -137,6 +137,14 @@ def test_the_input_of_a_file_has_a_name_that_its_draft_can_have(tiny_checkpoint:
     assert "shorter" in caught.value.hint and list(tmp_path.iterdir()) == [long]
 
 
+def test_a_folder_may_have_the_longest_name(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint, out = open_checkpoint(tiny_checkpoint), tmp_path / ("x" * 255)
+    check_out(tiny_checkpoint, out)
+    with Draft(checkpoint, WeightPatch(), out) as draft:
+        draft.publish({})
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_the_draft_of_a_file_keeps_the_name_that_may_be_its_word(tiny_checkpoint: Path, tmp_path: Path) -> None:
     safetensors.torch.save_file({"emb_params": torch.ones(1, 32)}, tmp_path / "cat.safetensors")
     checkpoint = open_checkpoint(tmp_path / "cat.safetensors", base=tiny_checkpoint)

@@ -59,6 +59,7 @@ def test_which_tensors_there_are(content: Any, names: list[str], tmp_path: Path)
         ({"state_dict": STATE, "model": STATE}, UnsafeFile, "weights under 'state_dict' and under 'model'"),
         ({"z": torch.ones(2, 2).to_sparse()}, NotACheckpoint, "sparse"),
         ({"z": torch.ones(1, device="meta")}, NotACheckpoint, "holds 'z'"),
+        ({"z": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, NotACheckpoint, "'z' as nested float32"),
         ({"z": torch.ones(1).expand(2**40)}, UnsafeFile, "repeat the same memory"),
         (torch.ones(2), NotACheckpoint, "no tensors with names"),
     ],

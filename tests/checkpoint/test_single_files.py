@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -150,15 +152,60 @@ def test_what_is_wrong_with_a_base_is_said_of_the_base(tiny_checkpoint: Path, tm
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "text.md").write_text("words")
-    for name, words in (
-        ("nope", "nope does not exist"),
-        ("empty", "empty is empty"),
-        ("pipe", "neither a folder nor a regular file"),
-        ("text.md", "no file of weights"),
+    shutil.copytree(tiny_checkpoint, tmp_path / "nested/model")
+    (tmp_path / "a; b").mkdir()
+    shutil.copy(unet, tmp_path / "a; b")
+    for name, variant, words, advice in (
+        ("nope", None, "nope does not exist", "Check the path"),
+        ("empty", None, "empty is empty", "Give the folder"),
+        ("pipe", None, "neither a folder nor a regular file", "Name a checkpoint"),
+        ("text.md", None, "no file of weights", "Read are"),
+        ("nested/model", "fp16", "no weights of the variant 'fp16'", "Leave --variant out."),
+        ("nested", None, "it has no model_index.json", f"Did you mean {tmp_path}/nested/model?"),
+        ("a; b", None, "it has no model_index.json", f"itself: '{tmp_path}/a; b/unet.safetensors'; an adapter"),
+        ("unet.safetensors", None, "is not a whole checkpoint", "used with"),
     ):
         with pytest.raises(UsageError, match=f"^--base {tmp_path}/.*{words}") as caught:
-            open_vetted(unet, base=tmp_path / name)
-        assert caught.value.exit_code == 2 and "used with" in caught.value.hint
+            open_vetted(unet, base=tmp_path / name, variant=variant)
+        assert caught.value.exit_code == 2 and advice in caught.value.hint
+
+
+def test_a_base_that_lacks_a_part_is_the_wrong_base(tiny_checkpoint: Path, copy_of: Path, tmp_path: Path) -> None:
+    unet, pruned = tmp_path / "unet.safetensors", tmp_path / "pruned.safetensors"
+    safetensors.torch.save_file(bare(tiny_checkpoint, "unet"), unet)
+    whole = single_file(tiny_checkpoint).items()
+    safetensors.torch.save_file({k: v.contiguous() for k, v in whole if not k.startswith("first_stage")}, pruned)
+    (copy_of / "vae/diffusion_pytorch_model.safetensors").unlink()
+    for base, words, hint in (
+        (pruned, f"--base {pruned} holds no vae", "has it: --base BASE"),
+        (copy_of, f"--base {copy_of}/vae has no weights", "with all components"),
+    ):
+        with pytest.raises(UsageError, match=f"^{words}") as caught:
+            load_model(open_checkpoint(unet, base=base))
+        assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"vae": [None, None]}, "has no vae"),
+        ({"_class_name": "OtherPipeline"}, "names the pipeline 'OtherPipeline'"),
+        ({}, "tokenizer.json is missing"),
+    ],
+)
+def test_a_base_without_settings_is_the_wrong_base(
+    change: dict[str, Any], words: str, tiny_checkpoint: Path, copy_of: Path, tmp_path: Path
+) -> None:
+    unet = tmp_path / "unet.safetensors"
+    safetensors.torch.save_file(bare(tiny_checkpoint, "unet"), unet)
+    index = json.loads((copy_of / "model_index.json").read_text())
+    (copy_of / "model_index.json").write_text(json.dumps({**index, **change}))
+    if not change:
+        shutil.rmtree(copy_of / "tokenizer")
+    with pytest.raises(UsageError, match=f"^--base {copy_of}/.*{words}"):
+        load_model(open_checkpoint(unet, base=copy_of))
+    with pytest.raises(NotACheckpoint):
+        load_model(open_checkpoint(copy_of))
 
 
 def test_a_damaged_base_is_not_taken_for_the_input(copy_of: Path, tmp_path: Path) -> None:

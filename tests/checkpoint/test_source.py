@@ -15,6 +15,7 @@ from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from sau_scan.findings import Finding
 from sau_scan.static.vetting import vet_file
+from tests.conftest import Lock
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -61,6 +62,12 @@ def test_an_index_that_is_not_json(content: bytes, copy_of: Path) -> None:
     (copy_of / "model_index.json").write_bytes(content)
     with pytest.raises(DamagedFile):
         open_checkpoint(copy_of)
+
+
+def test_a_folder_that_may_not_be_entered(copy_of: Path, tiny_checkpoint: Path, lock: Lock) -> None:
+    lock(copy_of)
+    with pytest.raises(NotACheckpoint, match="Permission denied"):
+        open_checkpoint(copy_of, base=tiny_checkpoint)
 
 
 def test_a_changed_file_is_not_read(copy_of: Path) -> None:

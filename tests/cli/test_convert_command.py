@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,11 +32,17 @@ def test_the_command(tmp_path: Path) -> None:
         and "epoch (int)" in out
         and hashlib.sha256(target.read_bytes()).hexdigest() in out
     )
-    assert "7 tensors written, and read back bit for bit" in err
+    assert f"{len(STATE)} tensors written, and read back bit for bit" in err
     target.unlink()
     code, out, err = run(source, target, "--format", "json", "--quiet")
     assert code == 0 and not err
     assert len(Conversion.model_validate(json.loads(out)).tensors) == len(STATE)
+
+
+def test_the_word_of_an_embedding(tmp_path: Path) -> None:
+    source = saved(tmp_path, {"string_to_param": {"*": torch.ones(1, 16)}, "name": "moon"})
+    code, out, _ = run(source, tmp_path / "new.safetensors")
+    assert code == 0 and "'moon', as before" in out and "left out   nothing" in out
 
 
 def test_exit_codes_of_the_command(tmp_path: Path) -> None:
@@ -45,7 +52,7 @@ def test_exit_codes_of_the_command(tmp_path: Path) -> None:
     assert code == 3 and not out and "was not opened" in err and "exit 3" in err and not target.exists()
     save_file({"a": torch.ones(1)}, tmp_path / "old.safetensors")
     code, _, err = run(tmp_path / "old.safetensors", target)
-    assert code == 2 and "already" in err
+    assert code == 3 and "already" in err
     assert run(tmp_path / "none.ckpt", target)[0] == 3
     assert run(evil)[0] == 2
 
@@ -55,3 +62,9 @@ def test_names_are_shown_escaped(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("convert", "a\u202eb.ckpt", "b.safetensors", "--format", "json")
     assert result.stdout.isascii()
     assert json.loads(result.stdout)["before"]["path"] == "a\u202eb.ckpt"
+
+
+def test_a_file_that_may_not_be_read(invoke: Invoke, tmp_path: Path, deny: Callable[[Path], None]) -> None:
+    deny(saved(tmp_path, STATE))
+    result = invoke("convert", "old.ckpt", "new.safetensors")
+    assert result.exit_code == 3 and "cannot be read: Permission denied" in result.stderr

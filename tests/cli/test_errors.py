@@ -12,6 +12,7 @@ from sau_scan.errors import DamagedFile, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import FixResult
 from sau_scan.reports import read_result
 from tests.cli.conftest import Core, Invoke
+from tests.conftest import Lock
 from tests.reports import samples
 
 
@@ -20,6 +21,10 @@ from tests.reports import samples
     [
         (("detect", "m", "-o", "a.html"), 2, "names no report format"),
         (("detect", "m", "-o", "missing/a.json"), 3, "does not exist"),
+        (("detect", "m", "-o", "loose.yaml/a.json"), 3, "loose.yaml is a file, not a folder."),
+        (("detect", "m", "-o", "loose.yaml/b/a.json"), 3, "loose.yaml is a file, not a folder."),
+        (("detect", "m", "-o", f"{'x' * 256}/a.json"), 3, "Take a shorter name"),
+        (("detect", "m", "-o", f"{'x' * 251}.json"), 3, "Take a shorter name"),
         (("detect", "m", "-o", "m/a.json"), 2, "inside the model"),
         (("detect", "m", "--fix"), 2, "--fix and --out belong together"),
         (("detect", "m", "--out", "o"), 2, "--fix and --out belong together"),
@@ -60,6 +65,55 @@ def test_what_cannot_work_fails_before_the_scan(
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
     assert core.calls == []
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("detect", "m", "-o", "locked/a.json"), 3),
+        (("detect", "m", "-o", f"{LONG}.json"), 3),
+        (("detect", "m", "--fix", "--out", "locked/o"), 3),
+        (("detect", "locked/m", "--fix", "--out", "o"), 3),
+        (("detect", LONG, "--fix", "--out", "o"), 3),
+        (("rules", "list", "--rules", "locked/rules"), 2),
+        (("rules", "list", "--rules", LONG), 2),
+        (("convert", "locked/a.ckpt", "b.safetensors"), 3),
+        (("convert", "a.ckpt", "locked/in/b.safetensors"), 3),
+        (("convert", "a.ckpt", f"{LONG}.safetensors"), 3),
+    ],
+)
+def test_what_cannot_be_looked_at_is_no_bug(
+    core: Core, invoke: Invoke, tmp_path: Path, lock: Lock, words: tuple[str, ...], code: int
+) -> None:
+    core.scan = DamagedFile("the model is broken.", hint="Mend it.")
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.ckpt").touch()
+    lock(tmp_path / "locked")
+    result = invoke(*words)
+    assert result.exit_code == code, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [(f"./{LONG}", "does not exist"), ("./locked/m", "cannot be read: Permission denied")]
+)
+def test_a_path_that_cannot_be_looked_at_is_no_model(
+    invoke: Invoke, tmp_path: Path, lock: Lock, name: str, told: str
+) -> None:
+    (tmp_path / "locked").mkdir()
+    lock(tmp_path / "locked")
+    result = invoke("detect", name)
+    assert result.exit_code == 3, result.stderr
+    assert f"error: {tmp_path / name} {told}." in " ".join(result.stderr.split())
+
+
+def test_a_report_may_have_the_longest_name(core: Core, invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    name = f"{'x' * 250}.json"
+    assert invoke("detect", "m", "-o", name).exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"m", name}
 
 
 @pytest.mark.parametrize("words", [("m", "--base", ""), ("",), ("hf.co/org",), ("m", "--base", "ftp://x/y")])

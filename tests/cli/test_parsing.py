@@ -114,3 +114,8 @@ def test_an_address_is_the_name_of_a_repository() -> None:
     assert parsing.model("https://huggingface.co/org/name/tree/v1") == Path("org/name@v1")
     with pytest.raises(ValueError, match="download it first"):
         parsing.model("https://example.org/model.ckpt")
+
+
+def test_what_counts_for_one_trigger_is_told_in_the_singular() -> None:
+    with pytest.raises(UsageError, match="counts for 1 trigger, but --replaces is given 0 times"):
+        parsing.triggers(["a"], [Slot.REPLACE], [])

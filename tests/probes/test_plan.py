@@ -56,6 +56,8 @@ def test_where_pictures_do_not_fit_what_fits_is_denoised() -> None:
     assert plan.recipe.generated == plan.recipe.phrases == 0
     assert 300 < plan.unet_passes <= 500
     assert not plan.skipped
+    more = make_plan(RECIPES[Budget.QUICK], _candidates(20_000, 100), carriers=24, overhead=4, most=plan.confirming)
+    assert more.recipe.generated and more.unet_passes == plan.confirming and not more.confirming
 
 
 def test_a_plan_that_cannot_be_made_small_enough_says_so() -> None:

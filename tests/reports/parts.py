@@ -128,7 +128,7 @@ PARTS_FINDING = TRIGGER_FINDING.model_copy(
     }
 )
 # Terminal escapes, rich markup, direction overrides, a line break, and a link.
-HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]x[/] [link=http://e]\u202egnp.exe\u2028\r\n\x9b31m\ud800"
+HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]x[/] [link=http://e]\u202egnp.exe\u2028\r\n\x9b31m"
 HOSTILE_FINDING = Finding(
     id=f"trigger/{HOSTILE}",
     kind=Kind.TRIGGER,
@@ -137,8 +137,8 @@ HOSTILE_FINDING = Finding(
     component=Component.TEXT_ENCODER,
     title=HOSTILE,
     behaviour=HOSTILE,
-    trigger=Trigger(text=HOSTILE.replace("\ud800", ""), slot=Slot.REPLACE, replaces="\x1b"),
-    location=Location(path=HOSTILE, tensor=HOSTILE),
+    trigger=Trigger(text=HOSTILE, slot=Slot.REPLACE, replaces="\x1b"),
+    location=Location(path=HOSTILE + "\ud800", tensor=HOSTILE),
     evidence=(Evidence(name=HOSTILE, value=math.nan, null_median=math.inf, note=HOSTILE),),
     heat_map=HeatMap(title=HOSTILE, rows=((math.nan, 1.0), (0.5, math.inf))),
     pictures=(HOSTILE,),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 
 import pytest
 from hypothesis import given, settings
@@ -60,9 +59,8 @@ def test_what_came_from_a_hub_is_named_with_its_commit() -> None:
 
 
 def test_a_command_can_be_pasted() -> None:
-    shown = words.command("sau-scan", "fix", "my model/", "--out", "a'b")
-    assert shlex.split(shown) == ["sau-scan", "fix", "my model/", "--out", "a'b"]
-    assert "\x1b" not in words.command("sau-scan", "\x1b[2J")
+    assert words.command("sau-scan fix 'my model' --out \"a'b\"") == "sau-scan fix 'my model' --out \"a'b\""
+    assert words.command("sau-scan detect '\u0438'\x1b") == r"sau-scan detect $'\u0438'\x1b"
 
 
 grids = st.integers(1, 70).flatmap(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from sau_scan.findings import Finding
-from sau_scan.static import Watch, vet_file
+from sau_scan.errors import NotACheckpoint
+from sau_scan.findings import Finding, Skipped
+from sau_scan.static import Vetted, Watch, open_vetted, vet_file
 from tests.static.makers import MAKERS, SYSTEM, packed, saved
 
 CHUNKED = ["nan-weights", "dead-weights", "tokenizer-two", "torch-zip-system", "header-gap", "metadata-code", "folder"]
@@ -94,3 +96,14 @@ def test_a_large_honest_pickle_of_tensors_is_no_more_than_a_pickle(modern: bool,
 def test_what_is_not_there_is_a_finding(tmp_path: Path) -> None:
     (found,) = vet_file(tmp_path / "nothing.bin")
     assert isinstance(found, Finding) and found.id == "file/analyser-failed"
+
+
+def test_what_may_not_be_read_accuses_nobody(tmp_path: Path, deny: Callable[[Path], None]) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(SYSTEM)
+    deny(path)
+    with pytest.raises(NotACheckpoint, match="cannot be read: Permission denied") as caught:
+        open_vetted(path)
+    assert isinstance(caught.value.partial, Vetted)
+    (skipped,) = caught.value.partial.notes
+    assert isinstance(skipped, Skipped) and skipped.reason == "cannot be read: Permission denied"

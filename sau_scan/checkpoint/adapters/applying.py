@@ -14,6 +14,7 @@ from sau_scan.checkpoint.adapters.inversion import (
     extend_rows,
     extend_tokenizer,
     find_tables,
+    joined,
     read_inversion,
 )
 from sau_scan.checkpoint.adapters.layouts import Place, Shapes
@@ -21,16 +22,15 @@ from sau_scan.checkpoint.adapters.lora import LoraFile, delta, parse, uneven
 from sau_scan.checkpoint.adapters.lora_writing import refit, with_one_alpha
 from sau_scan.checkpoint.adapters.rewriting import rewrite
 from sau_scan.checkpoint.adapters.settings import as_metadata
+from sau_scan.checkpoint.adapters.word_files import word_file
 from sau_scan.checkpoint.components import Disk, load_components
 from sau_scan.checkpoint.families import Family
-from sau_scan.checkpoint.forms import form_of
 from sau_scan.checkpoint.naming import canonical
-from sau_scan.checkpoint.pickled import PickledFile
+from sau_scan.checkpoint.pickled import PickledFile, ambiguous
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
-from sau_scan.checkpoint.tensor_file import read_entries
 from sau_scan.checkpoint.views import TensorRef, viewed
 from sau_scan.checkpoint.weights import weight_file
-from sau_scan.errors import BeyondRepair, DamagedFile, NotACheckpoint
+from sau_scan.errors import BeyondRepair, NotACheckpoint
 from sau_scan.findings import Skipped
 
 TABLE = "embeddings.token_embedding.weight"
@@ -105,7 +105,7 @@ def add_words(
         grown = extend_rows(table.weight.detach(), ids, inversion.rows[encoder])
         table.weight = nn.Parameter(grown, requires_grad=False)
         table.num_embeddings = modules[encoder].config.vocab_size = len(grown)
-        name = ".".join(inversion.paths[encoder])
+        name = joined(inversion.paths[encoder])
         flat = len(weight_file(checkpoint, checkpoint.file).entries[name].shape) == 1
         for number, row in enumerate(ids):
             disk[encoder, f"{TABLE}[{row}]"] = TensorRef(checkpoint.file, name, "" if flat else f"[{number}]")
@@ -113,7 +113,7 @@ def add_words(
 
 
 def read_rows(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any]) -> Inversion:
-    """The textual inversion that the file holds. Raises NotACheckpoint, DamagedFile or UsageError."""
+    """The textual inversion that the file holds. Raises NotACheckpoint, DamagedFile, UnsafeFile or UsageError."""
     content = _content(checkpoint)
     widths = {
         encoder: modules[encoder].get_input_embeddings().weight.shape[1]
@@ -121,7 +121,11 @@ def read_rows(checkpoint: Checkpoint, family: Family, modules: Mapping[str, Any]
         if encoder in modules
     }
     where = checkpoint.show(checkpoint.file)
-    return read_inversion(content, widths, name=checkpoint.root.stem, where=where, base=family.title)
+    inversion = read_inversion(content, widths, name=checkpoint.root.stem, where=where, base=family.title)
+    entries = weight_file(checkpoint, checkpoint.file).entries
+    if not all(name in entries for name in map(joined, inversion.paths.values())):
+        raise ambiguous(where, "an embedding among other things")
+    return inversion
 
 
 def rows_content(checkpoint: Checkpoint, wanted: Mapping[TensorRef, Tensor]) -> bytes:
@@ -135,22 +139,11 @@ def rows_content(checkpoint: Checkpoint, wanted: Mapping[TensorRef, Tensor]) -> 
         viewed(tensors[ref.name], ref.view).copy_(value)
     if not isinstance(file, PickledFile):
         return rewrite(checkpoint.read_buffer(checkpoint.file), tensors, checkpoint.show(checkpoint.file))
-    where = checkpoint.show(checkpoint.file)
-    word, paths, _ = find_tables(file.content, checkpoint.root.stem, where)
-    # Tables that name their encoders keep their names, and with them the file's name as the word.
-    tables = {key or word: tensors[".".join(path)].contiguous() for key, path in paths.items()}
-    data = safetensors.torch.save(tables, metadata={"format": "pt"})
+    name, where = checkpoint.root.stem, checkpoint.show(checkpoint.file)
     try:
-        form = form_of(read_entries(data, where))
-        said = find_tables(tables, checkpoint.root.stem, where)[0] if form is Form.EMBEDDING else None
-    except (DamagedFile, NotACheckpoint):
-        said = None
-    if said != word:
-        raise BeyondRepair(
-            f"{where} holds the word {word!a}, which no safetensors file of an embedding can say.",
-            hint="Do not use this file, or save it under another word.",
-        )
-    return data
+        return word_file(file.content, tensors, where, name=name, new_name=name).data
+    except NotACheckpoint as error:
+        raise BeyondRepair(str(error), hint=error.hint) from error
 
 
 def named_by_file(checkpoint: Checkpoint) -> bool:

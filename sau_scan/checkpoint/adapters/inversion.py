@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sau_scan.checkpoint.tensor_file import Entry
+from sau_scan.checkpoint.tensor_file import Entry, is_plain
 from sau_scan.errors import DamagedFile, NotACheckpoint, UsageError
 
 # The keys of Stable Diffusion XL's files, in the spellings of A1111 and of diffusers' trainer -> text encoder.
@@ -102,7 +102,7 @@ def read_inversion(
     Raises NotACheckpoint for something else, DamagedFile, or UsageError for a base that does not fit.
     """
     word, found, layout = find_tables(content, name, where)
-    if not isinstance(word, str) or not 0 < len(word) <= LONGEST_WORD or not _encodable(word):
+    if not isinstance(word, str) or not 0 < len(word) <= LONGEST_WORD or not encodable(word):
         raise DamagedFile(f"{where} names no usable word: {_shown(word)}.", hint=AGAIN)
     tensors = {path: _matrix(_at(content, path), path, where) for path in found.values()}
     paths = _by_encoder(found, tensors, widths, where, base)
@@ -167,6 +167,11 @@ def find_tables(content: Mapping[str, Any], name: str, where: str) -> tuple[Any,
     )
 
 
+def joined(path: Sequence[Any]) -> str:
+    """A path as the name of a tensor."""
+    return ".".join(map(str, path))
+
+
 def _at(content: Mapping[str, Any], path: Path) -> Any:
     value: Any = content
     for key in path:
@@ -176,7 +181,7 @@ def _at(content: Mapping[str, Any], path: Path) -> Any:
 
 def _matrix(value: Any, path: Path, where: str) -> Tensor:
     """[n, D] in fp32."""
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in (1, 2) or not value.numel():
+    if not isinstance(value, Tensor) or not is_plain(value) or not _fills_rows(value):
         raise DamagedFile(f"{where} holds {ascii(path[-1])[:60]}, which is no table of rows.", hint=AGAIN)
     rows = value.detach().float().reshape(-1, value.shape[-1])
     if len(rows) > MOST_ROWS:
@@ -184,6 +189,10 @@ def _matrix(value: Any, path: Path, where: str) -> Tensor:
     if not bool(torch.isfinite(rows).all()):
         raise DamagedFile(f"{where} holds rows of values that are not numbers (NaN or infinite).", hint=AGAIN)
     return rows
+
+
+def _fills_rows(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim in (1, 2) and bool(tensor.numel())
 
 
 def _by_encoder(
@@ -212,5 +221,5 @@ def _suited(width: int) -> str:
     return f": {known[width]}" if width in known else ""
 
 
-def _encodable(word: str) -> bool:
+def encodable(word: str) -> bool:
     return not any(0xD800 <= ord(character) < 0xE000 for character in word)

@@ -10,6 +10,7 @@ from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, INDEX
 from sau_scan.errors import UsageError
 from sau_scan.findings import escape
+from sau_scan.shell import ascii_command, word
 
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as PEFT looks for them
 
@@ -30,5 +31,5 @@ def require_alone(adapter: Path) -> None:
         raise UsageError(
             f"{escape(str(adapter.parent))} holds {adapter.name} and {escape(weights[0])}; programs differ in which "
             "they take.",
-            hint=f"Name the file that you use: {escape(str(adapter))} --base BASE.",
+            hint=f"Name the file that you use: {ascii_command(word(str(adapter)))} --base BASE.",
         )

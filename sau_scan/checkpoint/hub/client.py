@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from os.path import isdir, isfile  # unlike Path's, they raise nothing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,13 +122,13 @@ class Offline:
         there = self._repository
         commit = there.revision if _COMMIT.fullmatch(there.revision) else self._ref()
         folder = there.storage / "snapshots" / commit
-        if not commit or not folder.is_dir():
+        if not commit or not isdir(folder):
             raise HubUnreachable(
                 f"{there.show()} at revision {escape(there.revision)} is not in the cache, and HF_HUB_OFFLINE is set.",
                 hint="Unset HF_HUB_OFFLINE to fetch it, or set HF_HOME to the cache that has it.",
             )
         found = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
-        return commit, tuple(_cached(folder, path) for path in sorted(found) if path.is_file())
+        return commit, tuple(_cached(folder, path) for path in sorted(found) if isfile(path))
 
     def remember(self, commit: str) -> None: ...
 

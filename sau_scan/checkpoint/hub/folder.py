@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from sau_scan.checkpoint.hub.refusals import Repository, changed, unwritable
 from sau_scan.errors import DamagedFile, UnsafeFile
 from sau_scan.findings import escape
 from sau_scan.options import Progress
+from sau_scan.shell import ascii_command, word
 
 _MEGABYTE = 10**6
 
@@ -66,7 +66,7 @@ class Transfer:
             if not blob.is_relative_to(self.repository.storage.parent.resolve()):
                 raise UnsafeFile(
                     f"{escape(str(cached))} is a link that leaves the cache, and is not followed.",
-                    hint=f"rm {shlex.quote(escape(str(cached)))}, and start again.",
+                    hint=f"rm {ascii_command(word(str(cached)))}, and start again.",
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(blob, target)
@@ -84,7 +84,7 @@ class Transfer:
             return changed(self.repository, file.path)
         return DamagedFile(
             f"{self.repository.show(file.path)} in the cache is not the file that its commit lists.",
-            hint=f"rm {shlex.quote(escape(str(blob)))}, and start again.",
+            hint=f"rm {ascii_command(word(str(blob)))}, and start again.",
         )
 
 

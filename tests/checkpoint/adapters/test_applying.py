@@ -10,9 +10,10 @@ import safetensors.torch
 import torch
 
 from sau_scan.checkpoint.adapters.applying import named_by_file, rows_content
+from sau_scan.checkpoint.loader import load_model
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.checkpoint.views import TensorRef
-from sau_scan.errors import BeyondRepair
+from sau_scan.errors import BeyondRepair, DamagedFile, UnsafeFile
 from sau_scan.static import open_vetted
 from tests.conftest import WIDTH
 
@@ -57,3 +58,17 @@ def test_a_word_that_the_new_file_cannot_say(word: str, tiny_checkpoint: Path, t
     assert not named_by_file(checkpoint)
     with pytest.raises(BeyondRepair, match="can say"):
         rows_content(checkpoint, {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"string_to_param": {"*": ROWS}, "model": {"moon": ROWS}},
+        {"string_to_param": {5: ROWS}, "string_to_token": {"*": ROWS}},
+        {"string_to_param": {"*": torch.nested.nested_tensor([ROWS, ROWS[:1]])}, "model": {"moon": ROWS}},
+    ],
+)
+def test_rows_that_are_not_among_the_tensors(content: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = opened(content, tiny_checkpoint, tmp_path)
+    with pytest.raises((UnsafeFile, DamagedFile), match=r"among other things|no table of rows"):
+        load_model(checkpoint)

@@ -156,11 +156,12 @@ def test_a_folder_with_other_weights_is_not_scanned_as_one_file(
     other: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """diffusers prefers its own name to PEFT's, and nobody would have looked at that file."""
-    path = peft(tmp_path / "lora")
+    path = peft(tmp_path / "a; b")
     (path / other).parent.mkdir(exist_ok=True)
     (path / other).symlink_to("/dev/null")
-    with pytest.raises(UsageError, match=other):
+    with pytest.raises(UsageError, match=other) as caught:
         open_vetted(path, base=tiny_checkpoint)
+    assert f"'{path}/adapter_model.safetensors' --base BASE" in caught.value.hint
     assert open_vetted(path / "adapter_model.safetensors", base=tiny_checkpoint)[0].form is Form.LORA
 
 
@@ -182,3 +183,19 @@ def test_a_repaired_file_is_as_strong_alone(
     assert torch.allclose(again.unet.state_dict()[other], model.unet.state_dict()[other], atol=1e-5)
     with safetensors.safe_open(tmp_path / "mended.safetensors", "pt") as file:
         assert file.metadata()["author"] == "me"
+
+
+def test_settings_without_weights_are_told(tmp_path: Path) -> None:
+    path = peft(tmp_path / "lora")
+    (path / "adapter_model.safetensors").unlink()
+    with pytest.raises(NotACheckpoint, match=r"adapter_model\.safetensors is missing") as caught:
+        open_vetted(path)
+    assert "its weights" in caught.value.hint
+
+
+def test_an_unknown_adapter_is_called_what_its_settings_call_it(tmp_path: Path) -> None:
+    path = peft(tmp_path / "lora", peft_type="LOHA\x1b")
+    safetensors.torch.save_file({"x": torch.zeros(2, 2)}, path / "adapter_model.safetensors")
+    with pytest.raises(NotACheckpoint, match=r"holds x|'x'") as caught:
+        open_vetted(path)
+    assert r"adapter_config.json calls it 'LOHA\x1b'" in str(caught.value)

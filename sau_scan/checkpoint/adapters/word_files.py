@@ -1,0 +1,82 @@
+"""An embedding out of a pickle as the safetensors file of the same word, called as diffusers calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import safetensors.torch
+from torch import Tensor
+
+from sau_scan.checkpoint.adapters.inversion import A1111, LONGEST_WORD, encodable, find_tables, joined
+from sau_scan.checkpoint.forms import form_of
+from sau_scan.checkpoint.pickled import ambiguous, entries_of
+from sau_scan.checkpoint.source import Form
+from sau_scan.checkpoint.tensor_file import read_entries
+from sau_scan.errors import DamagedFile, NotACheckpoint
+from sau_scan.findings import escape
+
+
+class WordFile(NamedTuple):
+    """``tables``: by their new names; ``taken``: their names in the pickle; ``data``: the whole file."""
+
+    word: str
+    tables: dict[str, Tensor]
+    taken: tuple[str, ...]
+    data: bytes
+
+
+def holds_word(content: Any, tensors: Mapping[str, Tensor], where: str) -> bool:
+    """Whether a pickle with these named ``tensors`` is an embedding. Raises UnsafeFile for one among other things, and
+    NotACheckpoint for several."""
+    embedding = form_of(entries_of(tensors)) is Form.EMBEDDING
+    listed = isinstance(content, dict) and A1111 in content
+    if not embedding and not listed:
+        return False
+    try:
+        taken = [*map(joined, find_tables(content, "", where)[1].values())]
+    except NotACheckpoint:
+        if listed:
+            raise
+        return False
+    whole = embedding and all(name in tensors for name in taken)
+    if listed and not whole:
+        raise ambiguous(where, "an embedding among other things")
+    return whole
+
+
+def word_file(
+    content: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str, *, name: str, new_name: str
+) -> WordFile:
+    """The safetensors file of an embedding. ``name``, ``new_name``: of the files, without their endings.
+
+    Raises NotACheckpoint for a word that such a file cannot say.
+    """
+    word, paths, layout = find_tables(content, name, where)
+    taken = tuple(map(joined, paths.values()))
+    # Tables that name their encoders keep their names, and with them the file's name as the word.
+    names = [key or word for key in paths]
+    if isinstance(word, str) and 0 < len(word) <= LONGEST_WORD and encodable(word):
+        tables = {new: tensors[old].clone().contiguous() for new, old in zip(names, taken, strict=True)}
+        data = safetensors.torch.save(tables, metadata={"format": "pt"})
+        said = _said(tables, data, new_name, where)
+        if said == word:
+            return WordFile(word, tables, taken, data)
+        if layout == "SDXL" and said is not None:
+            raise NotACheckpoint(
+                f"{where} holds the word {word!a} by its name alone, and the new file would say {said!a}.",
+                hint=f"Call it {escape(word)}.safetensors.",
+            )
+    raise NotACheckpoint(
+        f"{where} holds the word {ascii(word)[:60]}, which no safetensors file of an embedding can say.",
+        hint="Do not use this file, or save it under another word.",
+    )
+
+
+def _said(tables: Mapping[str, Tensor], data: bytes, name: str, where: str) -> Any:
+    """The word of the new file; None where it would be taken for something else."""
+    try:
+        form = form_of(read_entries(data, where))
+        return find_tables(tables, name, where)[0] if form is Form.EMBEDDING else None
+    except (DamagedFile, NotACheckpoint):
+        return None
