@@ -11,7 +11,7 @@ from typing import Any
 from sau_scan.checkpoint.hub import Hub, HubSnapshot, looks_like_hub_id, resolve
 from sau_scan.checkpoint.hub.commands import fetched_first, renamed
 from sau_scan.checkpoint.naming import CODE
-from sau_scan.errors import SauScanError, UsageError
+from sau_scan.errors import SauScanError, UsageError, about_base
 from sau_scan.findings import Finding, FixResult, ModelInfo, ScanResult, Severity, Skipped
 from sau_scan.options import Progress, ScanOptions
 from sau_scan.static import in_base
@@ -115,8 +115,7 @@ def _fetched_base(options: ScanOptions, progress: Progress, stack: ExitStack) ->
     try:
         return _fetched(options.base, None, options, progress, stack) if options.base is not None else None
     except SauScanError as error:
-        error.args = (f"--base: {error}",)
-        raise
+        raise about_base(error) from error.__cause__
 
 
 def _fetched(

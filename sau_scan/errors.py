@@ -92,3 +92,9 @@ class BeyondRepair(WriteError):
 
 class TriggerHasNoEffect(SauScanError):
     exit_code = 2
+
+
+def about_base(error: SauScanError) -> SauScanError:
+    """``error``, saying that it is of the base and not of the input."""
+    error.args = (f"--base: {error}",)
+    return error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sau_scan.checkpoint.builders import empty_module, fill_buffers
+from sau_scan.checkpoint.files import BROKEN, IRREGULAR
 from sau_scan.checkpoint.fitting import asked_of, misfit
 from sau_scan.checkpoint.layouts import Places, places_in_file, provides
 from sau_scan.checkpoint.naming import canonical, is_derived
@@ -22,6 +23,7 @@ from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauSca
 Disk = dict[tuple[str, str], TensorRef]
 BELONG = "Download the component again; its weights and its config.json must belong together."
 BELONG_FILE = "If its sizes are not those of a published model, name a folder of them as --base; or download it again."
+DOWNLOAD_ALL = "Download the checkpoint again, with all components."
 LONGEST_NAME = 255  # of any file
 
 
@@ -225,15 +227,17 @@ def _no_weights(checkpoint: Checkpoint, component: str) -> CheckpointError:
         return checkpoint.absent(linked[0])
     unopened = [s for s in checkpoint.skipped if s.what.startswith(component + "/")]
     if unopened:
+        what, reason = unopened[0].what, unopened[0].reason
+        hint = "Have the checkpoint saved as safetensors: pipeline.save_pretrained(FOLDER, safe_serialization=True)."
+        if reason in (BROKEN, IRREGULAR):
+            hint = DOWNLOAD_ALL
+        elif "--variant" in reason:
+            hint = "Name it with --variant."
         return UnsafeFile(
-            f"{checkpoint.show(component)} has no weights that are loaded by default; "
-            f"{unopened[0].what}: {unopened[0].reason}.",
-            hint="Name it with --variant."
-            if "--variant" in unopened[0].reason
-            else "Have the checkpoint saved as safetensors: pipeline.save_pretrained(FOLDER, safe_serialization=True).",
+            f"{checkpoint.show(component)} has no weights that are loaded by default; {what}: {reason}.", hint=hint
         )
     there = any(record.path.startswith(component + "/") for record in checkpoint.records)
     return NotACheckpoint(
         f"{checkpoint.show(component)} {'has no weights' if there else 'is missing'}.",
-        hint="Download the checkpoint again, with all components.",
+        hint=DOWNLOAD_ALL,
     )

@@ -14,6 +14,7 @@ from sau_scan.findings import Skipped, escape
 
 DEPTH_LIMIT = 6
 FILE_LIMIT = 10_000
+BROKEN, IRREGULAR = "a broken link", "not a regular file"
 
 
 def require_input(root: Path, wanted: str = "a diffusers folder or a file of weights") -> None:
@@ -81,13 +82,13 @@ def _refusal(entry: os.DirEntry[str], relpath: str, real_root: Path) -> str | No
         try:
             target = Path(entry.path).resolve(strict=True)
         except (OSError, RuntimeError):
-            return "a broken link"
+            return BROKEN
         if not belongs(target, real_root):
             return _LINK_OUT
     if entry.is_dir():
         return "a folder that is hidden, linked or too deep; not descended into"
     if not entry.is_file():
-        return "not a regular file"
+        return IRREGULAR
     if not relpath.isprintable():
         return "a name with unprintable characters"
     return None

@@ -10,7 +10,7 @@ from typing import Any
 from sau_scan.checkpoint.families import Family
 from sau_scan.checkpoint.layouts import provides
 from sau_scan.checkpoint.source import Checkpoint, Form
-from sau_scan.errors import DamagedFile, NotACheckpoint, SauScanError, UsageError
+from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UsageError, about_base
 from sau_scan.findings import escape
 
 # What transformers writes when a tokenizer has no limit of its own is larger.
@@ -65,13 +65,18 @@ def check_used(checkpoint: Checkpoint, family: Family) -> None:
 
 @contextmanager
 def asked_of(base: Checkpoint | None) -> Iterator[None]:
-    """What the block finds missing is missing in ``base``, where there is one: another has to be named."""
+    """What the block finds wrong is so with ``base``, where there is one; where something is missing, another has to be
+    named."""
     try:
         yield
     except NotACheckpoint as error:
         if base is None:
             raise
         raise UsageError(f"--base {error}", hint=error.hint) from error
+    except CheckpointError as error:
+        if base is not None:
+            about_base(error)
+        raise
 
 
 def misfit(checkpoint: Checkpoint, what: str) -> SauScanError:

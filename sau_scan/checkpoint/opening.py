@@ -15,7 +15,7 @@ from sau_scan.checkpoint.files import listing, opened, require_input, unreadable
 from sau_scan.checkpoint.forms import has_settings, recognise, require_base, shipped_index
 from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, components_of, left_unopened
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, CHUNK, INDEX, JSON_LIMIT, Checkpoint, Form, parse_json
-from sau_scan.errors import NotACheckpoint, UnsafeFile, UsageError
+from sau_scan.errors import CheckpointError, NotACheckpoint, UnsafeFile, UsageError, about_base
 from sau_scan.findings import FileRecord, Skipped, escape
 from sau_scan.shell import ascii_command, word
 
@@ -136,6 +136,8 @@ def open_base(path: Path, variant: str | None = None, watch: Watch | None = None
     except NotACheckpoint as error:
         told = f"{shown} cannot be used: " if not str(error).startswith(shown) else ""
         raise UsageError(f"--base {told}{error}", hint=error.hint) from error
+    except CheckpointError as error:
+        raise about_base(error) from error.__cause__
 
 
 def _require_size(folder: Path, names: list[str]) -> None:

@@ -16,7 +16,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sau_scan.checkpoint.files import opened
+from sau_scan.checkpoint.files import BROKEN, IRREGULAR, opened
 from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from sau_scan.findings import FileRecord, Skipped, escape
@@ -169,7 +169,7 @@ class Checkpoint:
             )
         reason = next((s.reason for s in self.skipped if s.what == relpath), None)
         if reason:
-            pickled = PurePosixPath(relpath).suffix.lower() in PICKLES
+            pickled = PurePosixPath(relpath).suffix.lower() in PICKLES and reason not in (BROKEN, IRREGULAR)
             hint = "Provide it as safetensors." if pickled else _ALL_FILES
             return UnsafeFile(f"{self.show(relpath)} was not opened: {reason}.", hint=hint)
         return NotACheckpoint(f"{self.show(relpath)} is missing.", hint=_ALL_FILES)

@@ -21,6 +21,7 @@ from sau_scan.checkpoint.source import Form
 from sau_scan.checkpoint.writer import write_patched
 from sau_scan.errors import DamagedFile, NotACheckpoint, UnsafeFile, UsageError
 from sau_scan.static import open_vetted
+from tests.checkpoint.spoiling import edit_json
 from tests.single_files import State, ldm_unet, open_clip, single_file
 
 
@@ -205,6 +206,17 @@ def test_a_base_without_settings_is_the_wrong_base(
         load_model(open_checkpoint(unet, base=copy_of))
     with pytest.raises(NotACheckpoint):
         load_model(open_checkpoint(copy_of))
+
+
+def test_a_damaged_base_is_not_taken_for_the_input(copy_of: Path, tmp_path: Path) -> None:
+    unet, cut = tmp_path / "unet.safetensors", tmp_path / "cut.safetensors"
+    safetensors.torch.save_file(bare(copy_of, "unet"), unet)
+    cut.write_bytes(unet.read_bytes()[:-1])
+    with pytest.raises(DamagedFile, match=f"^--base: {cut} ends after"):
+        open_checkpoint(unet, base=cut)
+    edit_json(copy_of / "vae/config.json", latent_channels=5)
+    with pytest.raises(DamagedFile, match=f"^--base: {copy_of}/vae"):
+        load_model(open_checkpoint(unet, base=copy_of))
 
 
 def test_a_single_file_of_another_size_than_the_published_needs_its_base(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sau_scan.errors import UnsafeFile
 from sau_scan.findings import Finding
 from sau_scan.static import open_vetted, require_harmless, vet_file
 from sau_scan.static.facts import Fact, findings
+from tests.checkpoint.spoiling import UNET
 from tests.static.makers import MAKERS
 
 
@@ -58,6 +59,14 @@ def test_a_pipe_in_place_of_a_configuration_is_no_pickle(copy_of: Path) -> None:
     with pytest.raises(UnsafeFile, match=r"config.json was not opened: not a regular file") as caught:
         load_model(open_checkpoint(copy_of))
     assert "safetensors" not in caught.value.hint
+
+
+def test_a_pipe_in_place_of_weights_is_not_to_be_saved_otherwise(copy_of: Path) -> None:
+    (copy_of / UNET).unlink()
+    os.mkfifo(copy_of / UNET)
+    with pytest.raises(UnsafeFile, match="not a regular file") as caught:
+        load_model(open_checkpoint(copy_of))
+    assert caught.value.hint == "Download the checkpoint again, with all components."
 
 
 HOSTILE = [
