@@ -11,10 +11,11 @@ from sau_scan.repairs.base import Repair
 from sau_scan.repairs.cross_attention import FAR_DRIFT, Blindness
 from sau_scan.repairs.restore import Restore
 from sau_scan.repairs.sau import Unlearn
-from sau_scan.repairs.text_encoder import Realign
+from sau_scan.repairs.text_encoder import MORE, Realign
 
 REPAIRS: tuple[Repair, ...] = (
     Realign(),
+    Realign(MORE, id="realign-text-encoder-further", summary=f"realign it further, on {MORE} times the prompts"),
     Restore(),
     Blindness(),
     Blindness(FAR_DRIFT),
@@ -27,11 +28,12 @@ REPAIRS: tuple[Repair, ...] = (
 # "on top": only beside what was done so far; where that is nothing, it is left out.
 AFRESH, ON_TOP = "afresh", "on top"
 CLOSED = (("blind-cross-attention",), (AFRESH, "blind-cross-attention-firmly"))
+REALIGNED = (("realign-text-encoder",), (ON_TOP, "realign-text-encoder-further"))
 RESTORED = (("restore-cross-attention",),)
 LEARNT = (("unlearn-cross-attention",), (AFRESH, "unlearn-unet"))
 METHODS: dict[str, dict[Component, tuple[tuple[str, ...], ...]]] = {
     "sau": {
-        Component.TEXT_ENCODER: (("realign-text-encoder",), (AFRESH, *LEARNT[0]), LEARNT[1]),
+        Component.TEXT_ENCODER: (*REALIGNED, (AFRESH, *LEARNT[0]), LEARNT[1]),
         # What restoring leaves is little, which blindness removes gently; by itself, blindness costs content.
         Component.CROSS_ATTENTION: (*RESTORED, (ON_TOP, *CLOSED[0]), (AFRESH, *LEARNT[0]), LEARNT[1]),
         Component.UNET: LEARNT,

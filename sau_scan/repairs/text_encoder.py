@@ -21,6 +21,7 @@ RATE = 4e-3
 KEEP_WEIGHT = 8.0
 # Of a trigger's effect, what may be left when the output of one of two encoders is exchanged for the wanted one.
 LEFT = 0.1
+MORE = 4
 Part = tuple[slice, slice]
 
 
@@ -28,9 +29,11 @@ Part = tuple[slice, slice]
 class Realign:
     """After UBT (2403.16257): the frozen suspect encoder is the teacher, with neutral words or restored letters.
 
+    ``more``: on so many times the triggered prompts, since what prompts of training have unlearnt, others may not have.
     Of two encoders, that one is the student which the effect comes from; both, where it comes from both.
     """
 
+    more: int = 1
     id: str = "realign-text-encoder"
     component: Component = Component.TEXT_ENCODER
     summary: str = "realign the text encoder's output of triggered prompts"
@@ -39,7 +42,7 @@ class Realign:
         return 0
 
     def plan(self, bench: Bench) -> WeightPatch:
-        made = Lesson(bench)
+        made = Lesson(bench, self.more)
         learning = carriers(bench, made.examples)
         student = replace(bench.model, **{name: copied(bench.model.encoders[name]) for name in learning})
         parameters = {name: trainable(student.encoders[name]) for name in learning}
@@ -109,11 +112,11 @@ def _exchanged(hidden: Tensor, wanted: Tensor, own: list[Part]) -> Tensor:
 class Lesson:
     """What the student is to learn, encoded once by the teacher."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, more: int = 1) -> None:
         effort, teacher, source = bench.effort, bench.suspect, bench.source
         self.counter = bench.counter
         self.batch = effort.batch
-        self.examples: Examples = make_examples(teacher, source.pairs(effort.pairs), bench.counter)
+        self.examples: Examples = make_examples(teacher, source.pairs(more * effort.pairs), bench.counter)
         texts = source.keep(effort.keep)
         self.keep_ids = teacher.token_ids(texts)
         self.keep = encode(teacher, texts, bench.counter)

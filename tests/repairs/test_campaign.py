@@ -174,6 +174,13 @@ def test_a_restored_edit_is_blinded_on_top_before_anything_is_learnt() -> None:
     assert [len(a.repairs) for a in ladder("sau", Component.UNET)] == [1, 1]
 
 
+def test_a_realigned_encoder_is_taught_further_before_other_parts_are_changed() -> None:
+    first, further, *others = ladder("sau", Component.TEXT_ENCODER)
+    assert [(a.on_top, a.afresh) for a in (first, further)] == [(False, False), (True, False)]
+    assert all(a.repairs[0].component is Component.TEXT_ENCODER for a in (first, further))
+    assert others[0].afresh
+
+
 def test_ids_are_distinct_and_unknown_methods_are_told() -> None:
     assert len({repair.id for repair in REPAIRS}) == len(REPAIRS)
     with pytest.raises(UsageError, match="magic"):

@@ -33,6 +33,11 @@ def test_a_patched_model_shares_what_was_not_touched(bench: Bench) -> None:
     assert relative_change(made, patch) == 0
 
 
+def test_more_prompts_are_other_prompts(bench: Bench) -> None:
+    few, many = ({tuple(row) for row in Lesson(bench, more).examples.ids.tolist()} for more in (1, 4))
+    assert few < many and len(many) > 2 * len(few)
+
+
 def test_a_perfect_student_has_no_loss_on_prompts_that_stay(bench: Bench) -> None:
     lesson = Lesson(bench)
     lesson.examples.wanted[:] = lesson.examples.hidden
