@@ -178,7 +178,7 @@ def test_an_embedding_that_takes_over_a_word_is_found_and_made_plain(ending: str
 @pytest.mark.slow
 def test_an_honest_embedding_is_told_and_passes_the_gate(tmp_path: Path) -> None:
     path = model_dir("tiny", "inversion").with_suffix(".safetensors")
-    word = json.loads(model_dir("tiny", "inversion").with_suffix(".json").read_text())["notes"]["word"]
+    word = json.loads(model_dir("tiny", "inversion").with_suffix(".json").read_text())["notes"]["declared"]
     options = ScanOptions(budget=Budget.QUICK, base=model_dir("tiny", "base"), declared_triggers=(word,))
     found = detect(path, options)
     assert [f.severity for f in found.findings if f.kind is Kind.TOKEN_ROW] == [Severity.INFO]
