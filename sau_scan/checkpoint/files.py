@@ -98,13 +98,18 @@ def belongs(target: Path, root: Path) -> bool:
     """Whether ``target`` lies within the folder ``root``, or where the hub's cache keeps the files of such a folder.
 
     Both with their links resolved. The cache has ``models--NAME/snapshots/COMMIT``, a folder of links to files that lie
-    directly in ``models--NAME/blobs``.
+    directly in ``models--NAME/blobs``; a folder there is none of its files.
     """
     if target.is_relative_to(root):
         return True
     above = target.parent.parent
     cached = target.parent.name == "blobs" and above.name.startswith("models--")
-    return cached and root.is_relative_to(above / "snapshots") and root != above / "snapshots"
+    if not cached or not root.is_relative_to(above / "snapshots") or root == above / "snapshots":
+        return False
+    try:
+        return stat.S_ISREG(target.lstat().st_mode)
+    except OSError:
+        return False
 
 
 @contextmanager

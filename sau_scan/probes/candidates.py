@@ -76,15 +76,22 @@ def _letter_place(carrier: str, letter: str) -> int | None:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The checkpoint's tokens as texts: ``words`` stand alone (text -> id), ``untypable`` are yielded by no text."""
+    """The checkpoint's tokens as texts: ``words`` stand alone (text -> id), ``untypable`` are yielded by no text.
+
+    ``added``: words that a textual inversion brings.
+    """
 
     words: dict[str, int]
     untypable: int
+    added: frozenset[str] = frozenset()
 
     @property
     def plain_words(self) -> tuple[str, ...]:
-        """Words of ASCII letters, three or more, in order of id."""
-        return tuple(w for w in self.words if w.isascii() and w.isalpha() and len(w) >= 3)
+        """Words of ASCII letters, three or more, in order of id.
+
+        Of the base alone: prompts with an added word show little else, and whatever breaks that word up changes them.
+        """
+        return tuple(w for w in self.words if w.isascii() and w.isalpha() and len(w) >= 3 and w not in self.added)
 
 
 def read_vocabulary(model: DiffusionModel) -> Vocabulary:
@@ -98,7 +105,8 @@ def read_vocabulary(model: DiffusionModel) -> Vocabulary:
     usable = [(i, t) for i, t in zip(ids, texts, strict=True) if t and "\ufffd" not in t]
     encoded = model.tokenizer([t for _, t in usable], add_special_tokens=False).input_ids if usable else []
     words = {t: i for (i, t), back in zip(usable, encoded, strict=True) if list(back) == [i]}
-    return Vocabulary(words, len(ids) - len(words))
+    added = frozenset(piece for _, expanded in model.expand for piece in expanded.split())
+    return Vocabulary(words, len(ids) - len(words), added)
 
 
 def vocabulary_candidates(vocabulary: Vocabulary, slots: Iterable[Slot]) -> list[Candidate]:

@@ -22,6 +22,7 @@ COMPONENTS = {
     "unet": Component.UNET,
     "vae": Component.VAE,
 }
+DENIED = "denied"  # as below, but of whoever scans alone: others may load it
 DAMAGED = "damaged"  # no rule's: what is only unreadable is skipped, and accuses nobody
 CONVERTING = "sau-scan convert"
 TOLD = 3  # sentences of one rule about one file; the others are counted

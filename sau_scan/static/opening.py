@@ -98,8 +98,9 @@ def _watched(path: Path, opening: Callable[[Watch], Checkpoint]) -> tuple[Checkp
             watch.read_rest(path)
         error.partial = Vetted(tuple(watch.results()), watch.files_read, tuple(watch.records))
         raise
-    loaded = _loaded(checkpoint)
-    return checkpoint, [_weighed(note, loaded) for note in watch.results()]
+    notes = watch.results()
+    weighty = _loaded(checkpoint) | watch.denied  # others than who scans may read these, and load them
+    return checkpoint, [_weighed(note, weighty) for note in notes]
 
 
 def _loaded(checkpoint: Checkpoint) -> set[str]:
@@ -109,6 +110,6 @@ def _loaded(checkpoint: Checkpoint) -> set[str]:
     return {checkpoint.file, *(name for files in choice.weights.values() for name in files)}
 
 
-def _weighed(note: Finding | Skipped, loaded: Collection[str]) -> Finding | Skipped:
+def _weighed(note: Finding | Skipped, weighty: Collection[str]) -> Finding | Skipped:
     """An unreadable file leaves a scan incomplete where a pipeline would load it."""
-    return note.model_copy(update={"planned": note.what in loaded}) if isinstance(note, Skipped) else note
+    return note.model_copy(update={"planned": note.what in weighty}) if isinstance(note, Skipped) else note

@@ -59,6 +59,14 @@ def regular_files(root: Path) -> list[str]:
     ]
 
 
+def blob_size(root: Path, real_root: Path, place: Place) -> int | None:
+    """The bytes of the file outside of ``root`` that a link stands for, as in the hub's cache; None for all else."""
+    if place.target is None or not _within(root / place.relpath, real_root):
+        return None
+    target = (root / place.relpath).resolve()
+    return None if target.is_relative_to(real_root) else target.stat().st_size
+
+
 def _within(link: Path, real_root: Path) -> bool:
     try:
         target = link.resolve(strict=True)

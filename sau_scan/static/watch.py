@@ -33,14 +33,14 @@ from sau_scan.static.configs import (
     check_unexpected,
 )
 from sau_scan.static.content import WHOLE, Budget, Content
-from sau_scan.static.facts import DAMAGED, Fact, damaged, findings
+from sau_scan.static.facts import DAMAGED, DENIED, Fact, findings
 from sau_scan.static.folder import Folder
 from sau_scan.static.header import Header, early, parse_header
 from sau_scan.static.inspection import failed, inspect
 from sau_scan.static.numbers import Statistics
 from sau_scan.static.texts import check_metadata
 from sau_scan.static.tokenizer import check_tokenizers
-from sau_scan.static.tree import check_places, open_regular, regular_files, walk
+from sau_scan.static.tree import blob_size, check_places, open_regular, regular_files, walk
 
 HEAD = 64 * 2**10
 CHUNK = 4 * 2**20
@@ -78,6 +78,7 @@ class Watch:
     _skipped: list[Skipped] = field(default_factory=list)
     _kept: int = 0
     _begun: set[str] = field(default_factory=set)
+    denied: set[str] = field(default_factory=set)  # files that whoever scans may not read
     records: list[FileRecord] = field(default_factory=list)  # of the files that were read to their end
 
     def __post_init__(self) -> None:
@@ -115,8 +116,7 @@ class Watch:
                 sink.end(digest.hexdigest())
         except (OSError, CheckpointError) as error:
             denied = next((e for e in (error, error.__cause__) if isinstance(e, PermissionError)), None)
-            # Whoever may not read it cannot load it either: that accuses nobody.
-            told = damaged(f"cannot be read: {denied.strerror}") if denied is not None else failed("bytes", error)
+            told = Fact(DENIED, f"cannot be read: {denied.strerror}") if denied is not None else failed("bytes", error)
             self.note(relpath, [told])
 
     def read_rest(self, path: Path) -> None:
@@ -134,14 +134,15 @@ class Watch:
 
     def _read_unseen(self) -> None:
         """Files that a checkpoint's listing passes over, such as those in hidden folders."""
-        left = MOST_BYTES
+        left, real_root = MOST_BYTES, self.root.resolve()
         for place in self._folder.places:
-            if stat.S_ISREG(place.mode) and place.relpath not in self._begun:
-                left -= place.size
+            size = place.size if stat.S_ISREG(place.mode) else blob_size(self.root, real_root, place)
+            if size is not None and place.relpath not in self._begun:
+                left -= size
                 if left >= 0:
                     self.read(place.relpath)
                 else:
-                    told = f"With its {place.size:,} bytes, hidden files are larger than any model; it was not read."
+                    told = f"With its {size:,} bytes, hidden files are larger than any model; it was not read."
                     self.note(place.relpath, [Fact("analyser-failed", told)])
 
     def results(self) -> list[Finding | Skipped]:
@@ -166,8 +167,9 @@ class Watch:
         """Facts about a file."""
         told = []
         for fact in facts:
-            if fact.rule == DAMAGED:
-                self._skipped.append(Skipped(what=relpath, reason=fact.behaviour))
+            if fact.rule in (DAMAGED, DENIED):
+                self.denied |= {relpath} if fact.rule == DENIED else set()
+                self._skipped.append(Skipped(what=relpath, reason=fact.behaviour, planned=relpath in self.denied))
             else:
                 told.append(fact)
         if told:

@@ -14,6 +14,7 @@ from sau_scan.checkpoint.files import opened
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from sau_scan.findings import Finding
+from sau_scan.static import open_vetted
 from sau_scan.static.vetting import vet_file
 from tests.conftest import Lock
 
@@ -144,6 +145,28 @@ def test_links_of_a_snapshot_lead_to_its_blobs_only(where: str, copy_of: Path, t
     (snapshot / UNET).symlink_to(secret)
     with pytest.raises(UnsafeFile, match="leaves the folder"), opened(snapshot, UNET):
         pass
+
+
+def test_what_a_snapshot_hides_is_read_as_in_a_copy(copy_of: Path, tmp_path: Path) -> None:
+    """Its files are links, which a listing passes over; those that no listing shows are read, too."""
+    for name in (".x/evil.pkl", "unet/.y/pytorch_model.bin", "unet/e\x1bvil.bin", "a/b/c/d/e/f/g/h/deep.pkl"):
+        (copy_of / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy_of / name).write_bytes(b"cposix\nsystem\n(Vtrue\ntR.")
+    snapshot = cached(copy_of, tmp_path / "models--org--name")
+    told = [
+        [(n.id, n.location and n.location.path) for n in open_vetted(f)[1] if isinstance(n, Finding)]
+        for f in (copy_of, snapshot)
+    ]
+    assert told[0] == told[1]
+    assert [rule for rule, _ in told[1]].count("file/pickle-danger") == 4
+
+
+def test_a_folder_among_the_blobs_is_none_of_a_snapshots_files(copy_of: Path, tmp_path: Path) -> None:
+    snapshot = cached(copy_of, tmp_path / "models--org--name")
+    (tmp_path / "models--org--name/blobs/d").mkdir()
+    (snapshot / "safety_checker").symlink_to("../../blobs/d")
+    found = [note for note in open_vetted(snapshot)[1] if isinstance(note, Finding)]
+    assert [note.id for note in found] == ["file/link-outside"]
 
 
 def cached(folder: Path, repository: Path) -> Path:

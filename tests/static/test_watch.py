@@ -107,3 +107,13 @@ def test_what_may_not_be_read_accuses_nobody(tmp_path: Path, deny: Callable[[Pat
     assert isinstance(caught.value.partial, Vetted)
     (skipped,) = caught.value.partial.notes
     assert isinstance(skipped, Skipped) and skipped.reason == "cannot be read: Permission denied"
+
+
+def test_what_may_not_be_read_leaves_a_scan_incomplete(copy_of: Path, deny: Callable[[Path], None]) -> None:
+    """Whoever loads the folder may be another than who scans it."""
+    hidden = copy_of / "unet/.y/pytorch_model.bin"
+    hidden.parent.mkdir()
+    hidden.write_bytes(SYSTEM)
+    deny(hidden)
+    (note,) = open_vetted(copy_of)[1]
+    assert isinstance(note, Skipped) and note.planned and "Permission denied" in note.reason
