@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,10 @@ def test_token_ids_are_those_that_were_added(model: DiffusionModel) -> None:
     words = vocabulary_candidates(read_vocabulary(model), [Slot.SUFFIX])
     ids = token_ids_of(model, words[5], "a photo")
     assert ids == (read_vocabulary(model).words[words[5].text],)
+
+
+def test_words_that_an_embedding_adds_are_tried_but_make_no_prompts(model: DiffusionModel) -> None:
+    """Prompts with them show little else, and whatever breaks such a word up would look like a trigger."""
+    found = read_vocabulary(replace(model, expand=(("cat", "cat cat_1"),)))
+    assert "cat" in found.words and "cat" not in found.plain_words
+    assert {*read_vocabulary(model).plain_words} == {*found.plain_words, "cat"}
