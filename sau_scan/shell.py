@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-_QUOTED = re.compile(r"""'([^']*)'|"[^"]*\"""")
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
 
 
 def word(text: str) -> str:
@@ -15,7 +15,7 @@ def word(text: str) -> str:
 
 def ascii_command(command: str) -> str:
     """``command``, whose odd words are between quotes, for terminals that are only trusted with ASCII."""
-    return _QUOTED.sub(lambda match: match[0] if match[0].isascii() else _ansi(match[1]), command)
+    return _QUOTED.sub(lambda match: match[0] if match[0].isascii() else _ansi(match[0][1:-1]), command)
 
 
 def _ansi(text: str) -> str:

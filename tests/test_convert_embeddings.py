@@ -64,19 +64,32 @@ def test_the_new_file_says_the_same_word(
 
 def test_a_word_that_is_the_name_of_its_file(tmp_path: Path) -> None:
     content = {"clip_l": ROWS, "clip_g": ROWS[:, :16]}
-    with pytest.raises(NotACheckpoint, match="'cat' by its name alone") as caught:
+    with pytest.raises(NotACheckpoint, match="'cat', which the new file would say by its name") as caught:
         converted(content, tmp_path)
-    assert caught.value.hint == "Call it cat.safetensors."
+    assert caught.value.hint == "Convert it to cat.safetensors."
     done, tables = converted(content, tmp_path, "cat")
     assert done.word == "cat" and tables.keys() == content.keys()
+
+
+@pytest.mark.parametrize("said", ["verybad_v1.3", "a.b", "weight", "512", "clip.l", "emb_params", "a lora_ word"])
+def test_a_word_that_only_the_name_of_its_file_says(said: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    content = {PARAM: {"*": ROWS}, "name": said}
+    with pytest.raises(NotACheckpoint, match=f"word '{said}', which the new file would say by its name") as caught:
+        converted(content, tmp_path)
+    assert caught.value.hint == f"Convert it to {said}.safetensors."
+    done, tables = converted(content, tmp_path, said)
+    assert tables.keys() == {"emb_params"} and torch.equal(tables["emb_params"], ROWS)
+    assert done.word == word(tmp_path / f"{said}.safetensors", tiny_checkpoint) == said
 
 
 @pytest.mark.parametrize(
     ("content", "kind", "words"),
     [
-        ({PARAM: {"*": ROWS}, "name": "clip_l"}, NotACheckpoint, "'clip_l', which no safetensors file"),
-        ({PARAM: {"*": ROWS}, "name": "emb_params"}, NotACheckpoint, "which no safetensors file"),
-        ({PARAM: {"*": ROWS}, "name": "__metadata__"}, NotACheckpoint, "which no safetensors file"),
+        ({PARAM: {"*": ROWS}, "name": "clip_l"}, NotACheckpoint, "'clip_l', which the new file would say by its name"),
+        ({PARAM: {"*": ROWS}, "name": "__metadata__"}, NotACheckpoint, "would say by its name"),
+        ({PARAM: {"*": ROWS}, "name": "a/lora_"}, NotACheckpoint, "which no safetensors file"),
+        ({PARAM: {"*": ROWS}, "name": "lora_\0"}, NotACheckpoint, "which no safetensors file"),
+        ({PARAM: {"*": ROWS}, "name": "lora_" + "\xe9" * 120}, NotACheckpoint, "which no safetensors file"),
         ({PARAM: {"*": ROWS}, "name": 5}, NotACheckpoint, "word 5, which no safetensors file"),
         ({PARAM: {"*": ROWS}, "name": "a\ud800"}, NotACheckpoint, "which no safetensors file"),
         ({PARAM: {"*": ROWS}, "name": "a\x1b"}, UnsafeFile, r"called 'a\\x1b'"),

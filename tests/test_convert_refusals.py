@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sau_scan.checkpoint import pickled
 from sau_scan.checkpoint.tensor_file import is_safetensors
 from sau_scan.convert import convert
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, SauScanError, UnsafeFile, UsageError
@@ -132,3 +133,19 @@ def test_tensors_that_differ_only_in_the_kind_of_their_key(tmp_path: Path) -> No
 def test_tensors_without_data(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2, device="meta")}, tmp_path / "a.pt")
     assert "holds 'a' without data" in refusal(tmp_path / "a.pt", NotACheckpoint)
+
+
+@pytest.mark.parametrize("operand", ["99999999999", "1114112", "999", "72"])
+def test_a_name_that_reads_as_a_refusal_of_torch(tmp_path: Path, operand: str) -> None:
+    module = f"pytorch_lightning.callbacks.Unsupported operand {operand}"
+    with zipfile.ZipFile(tmp_path / "a.ckpt", "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02}c" + module.encode() + b"\nModelCheckpoint\nK\x01s.")
+        file.writestr("archive/byteorder", "little")
+        file.writestr("archive/version", "3\n")
+    assert f"plain values ({module}.Mo" in refusal(tmp_path / "a.ckpt", UnsafeFile)
+
+
+@pytest.mark.parametrize("operand", ["256", "999", "1114112", "99999999999"])
+def test_an_operand_that_is_no_byte(operand: str) -> None:
+    assert "more than tensors" in str(pickled._refused("x", f"WeightsUnpickler error: Unsupported operand {operand}"))
+    assert "opcode PERSID," in str(pickled._refused("x", "WeightsUnpickler error: Unsupported operand 80"))

@@ -27,3 +27,9 @@ def test_a_word_is_the_name(name: bytes, terminal: type[str]) -> None:
     told = subprocess.run(["bash", "-c", command], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
     assert told.stdout == name
     assert terminal is str or command.isascii()
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_saved_command_with_either_quotes(quote: str) -> None:
+    assert ascii_command(f"less {quote}caf\u00e9{quote} '' \"\"") == "less $'caf\\u00e9' '' \"\""
+    assert ascii_command(f"less {quote}{quote} {quote}a{quote}") == f"less {quote}{quote} {quote}a{quote}"

@@ -120,12 +120,13 @@ def load_tensors(source: int | BytesIO, where: str) -> Any:
 def _refused(where: str, told: str) -> UnsafeFile:
     """``told``: what torch's reader says of its refusal."""
     hint = "Get the weights as safetensors from their source."
-    number = re.search(r"Unsupported operand (\d+)", told)
-    if number is not None:
+    # First, since the name is the file's own and may read as anything.
+    name = re.search(r"Unsupported global: GLOBAL (.+?) was not", told, re.DOTALL)
+    number = re.search(r"Unsupported operand (\d{1,3})(?!\d)", told)
+    if name is None and number is not None and int(number[1]) < 256:
         opcode = next((code.name for code in pickletools.opcodes if code.code == chr(int(number[1]))), number[1])
         what = f"is not opened: its pickle uses the opcode {opcode}, which torch's reader of tensors does not take"
         return UnsafeFile(f"{where} {what}.", hint=hint)
-    name = re.search(r"Unsupported global: GLOBAL (.+?) was not", told, re.DOTALL)
     what = f" ({escape(name[1])[:80]})" if name is not None else ""
     return UnsafeFile(f"{where} holds more than tensors and plain values{what}, and is not opened.", hint=hint)
 

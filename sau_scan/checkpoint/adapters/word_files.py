@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import safetensors.torch
 from torch import Tensor
 
-from sau_scan.checkpoint.adapters.inversion import A1111, LONGEST_WORD, encodable, find_tables, joined
+from sau_scan.checkpoint.adapters.inversion import A1111, BARE, LONGEST_WORD, encodable, find_tables, joined
+from sau_scan.checkpoint.components import LONGEST_NAME
 from sau_scan.checkpoint.forms import form_of
 from sau_scan.checkpoint.pickled import ambiguous, entries_of
 from sau_scan.checkpoint.source import Form
@@ -54,23 +55,28 @@ def word_file(
     """
     word, paths, layout = find_tables(content, name, where)
     taken = tuple(map(joined, paths.values()))
-    # Tables that name their encoders keep their names, and with them the file's name as the word.
-    names = [key or word for key in paths]
     if isinstance(word, str) and 0 < len(word) <= LONGEST_WORD and encodable(word):
-        tables = {new: tensors[old].clone().contiguous() for new, old in zip(names, taken, strict=True)}
-        data = safetensors.torch.save(tables, metadata={"format": "pt"})
-        said = _said(tables, data, new_name, where)
-        if said == word:
-            return WordFile(word, tables, taken, data)
-        if layout == "SDXL" and said is not None:
+        # Tables that name their encoders keep their names, and with them the file's name as the word. Another is called
+        # as the word, or is nameless where the word reads as something else.
+        for names in [[*paths]] if layout == "SDXL" else [[word], [BARE]]:
+            tables = {new: tensors[old].clone().contiguous() for new, old in zip(names, taken, strict=True)}
+            data = safetensors.torch.save(tables, metadata={"format": "pt"})
+            if _said(tables, data, new_name, where) == word:
+                return WordFile(word, tables, taken, data)
+        if _names_a_file(word):
             raise NotACheckpoint(
-                f"{where} holds the word {word!a} by its name alone, and the new file would say {said!a}.",
-                hint=f"Call it {escape(word)}.safetensors.",
+                f"{where} holds the word {word!a}, which the new file would say by its name alone.",
+                hint=f"Convert it to {escape(word)}.safetensors.",
             )
     raise NotACheckpoint(
         f"{where} holds the word {ascii(word)[:60]}, which no safetensors file of an embedding can say.",
         hint="Do not use this file, or save it under another word.",
     )
+
+
+def _names_a_file(word: str) -> bool:
+    name = f"{word}.safetensors"
+    return word.isprintable() and "/" not in word and len(name.encode()) <= LONGEST_NAME
 
 
 def _said(tables: Mapping[str, Tensor], data: bytes, name: str, where: str) -> Any:
