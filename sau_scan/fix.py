@@ -16,7 +16,7 @@ from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.rewriting import copied
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, Checkpoint, Form
 from sau_scan.checkpoint.writer import check_out
-from sau_scan.errors import SauScanError, TooLittleTime, UnsafeFile, UsageError, WriteError
+from sau_scan.errors import SauScanError, UnsafeFile, UsageError, WriteError
 from sau_scan.findings import (
     Component,
     Cost,
@@ -188,7 +188,8 @@ class _Run:
     def _verification(self) -> str:
         """What comes after a repair, and what it takes, as far as it is known by then."""
         text = "after each repair, its effect is measured from disk; if it is gone, a scan of the result follows"
-        if self.before is None or self.before.coverage.budget != self.options.scan.budget:
+        scan = self.options.scan
+        if self.before is None or self.before.coverage.budget != scan.budget or scan.max_time is not None:
             return text
         return f"{text}; the scan before took {cost_text(self.before.coverage.used)}"
 
@@ -211,8 +212,10 @@ class _Run:
         assert out is not None
         files = self.files
         with Draft(self.checkpoint, self.campaign.patch, out, files.dropped, files.replaced) as draft:
+            # The closing scan is the proof: it is never cut short.
+            whole = replace(scan, max_time=None)
             base, counter = self.checkpoint.base, self.campaign.counter
-            outcome = verify(draft.path, cases, clean, scan, self.progress, counter, self._scan_again, base)
+            outcome = verify(draft.path, cases, clean, whole, self.progress, counter, self._scan_again, base)
             if outcome.verification.passed:
                 mind = name_matters(self.checkpoint, draft.path, out)
                 draft.publish({PROVENANCE: self._record(outcome, draft.path)})
@@ -229,12 +232,7 @@ class _Run:
             return self._result(outcome, reason=reason), ()
 
     def _scan_again(self, draft: Path, options: ScanOptions, progress: Progress) -> ScanResult:
-        try:
-            return detect_with(Arrived(draft, options), progress, base=self.checkpoint.base)
-        except TooLittleTime as error:
-            if not isinstance(error.partial, ScanResult):
-                raise
-            return error.partial  # not carried out, and so no proof
+        return detect_with(Arrived(draft, options), progress, base=self.checkpoint.base)
 
     def _or_drop(self) -> str:
         """What to do with a LoRA that is not repaired: nothing is lost without it but what it is for."""

@@ -52,6 +52,47 @@ def test_what_is_stopped_leaves_the_folder_as_it_was(
     assert before is None or {p.name: p.read_text() for p in out.glob("[!.]*")} == before
 
 
+@pytest.mark.parametrize("out", [".", "../link"])
+def test_what_is_stopped_leaves_an_empty_folder_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    monkeypatch.chdir(folder)
+
+    def stopped(found: object, place: Path, progress: object) -> None:
+        (place / "half").write_text("x")
+        (place / "pictures").mkdir()
+        (place / "pictures/half").write_text("x")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_repair", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        demo.repair(scan(), Path(out))
+    assert Path.cwd() == folder and not list(folder.iterdir())
+    assert link.is_symlink() and set(tmp_path.iterdir()) == {folder, link}
+
+
+def test_what_stopped_it_is_told_though_the_folder_cannot_be_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "demo"
+    _prepare(out)
+
+    def refused(*_: object) -> None:
+        raise PermissionError("not now")
+
+    def stopped(*_: object) -> None:
+        monkeypatch.setattr(Path, "rename", refused)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_repair", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        demo.repair(scan(), out)
+    assert _aside(out).exists()
+
+
 def test_a_folder_in_one_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="no does not exist") as caught:
         demo.scan(tmp_path / "no/demo")

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from sau_scan.arrival import Arrived
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.checkpoint.patch import make_patch
 from sau_scan.checkpoint.source import Checkpoint
 from sau_scan.cli.exits import Code, after_fix
-from sau_scan.errors import TooLittleTime, UsageError, WriteError
+from sau_scan.errors import UsageError, WriteError
 from sau_scan.findings import (
     Check,
     Component,
@@ -270,29 +269,13 @@ def test_the_scan_before_is_not_lost_with_the_repair(
     assert caught.value.partial == before
 
 
-def test_a_re_scan_for_which_there_is_no_time_publishes_nothing(
-    world: World, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever bounds scans bounds that one, too."""
-    world.scans, late = [scan(finding(STAR))], TooLittleTime("No scan fits.", hint="Allow more time.")
-    refused = Skipped(what="model", reason=f"not scanned: {late} {late.hint}", planned=True)
-    late.partial = scan(path="draft").model_copy(update={"coverage": Coverage(skipped=(refused,))})
-
-    def detect(place: Arrived, *given: object, **known: object) -> ScanResult:
-        if world.scans:
-            return world.scans.pop()
-        assert place.options.max_time == 9.0
-        raise late
-
-    def verify(folder: Path, cases: object, clean: object, options: ScanOptions, *given: Any) -> Outcome:
-        progress, _, again, _ = given
-        return replace(outcome(passed=False), after=again(folder, options, progress))
-
-    monkeypatch.setattr(flow, "detect_with", detect)
-    monkeypatch.setattr(flow, "verify", verify)
-    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", scan=ScanOptions(max_time=9.0)))
+def test_a_re_scan_that_was_not_carried_out_is_told(world: World, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    late = Coverage(skipped=(Skipped(what="pictures", reason="the memory is full", planned=True),))
+    after = scan(path="draft").model_copy(update={"coverage": late})
+    world.scans, world.outcomes = [scan(finding(STAR))], [replace(outcome(passed=False), after=after)]
+    result = flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out"))
     assert after_fix(result).code is Code.FOUND and not (tmp_path / "out").exists()
-    assert "re-scan was not carried out as planned: model: not scanned: No scan fits. Allow more time." in result.reason
+    assert "re-scan was not carried out as planned: pictures: the memory is full" in result.reason
 
 
 class Told(Silent):
@@ -305,14 +288,17 @@ class Told(Silent):
         self.plans.append(text)
 
 
-@pytest.mark.parametrize(("budget", "known"), [(Budget.STANDARD, True), (Budget.QUICK, False)])
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [(ScanOptions(), True), (ScanOptions(budget=Budget.QUICK), False), (ScanOptions(max_time=60.0), False)],
+)
 def test_the_scan_of_the_result_is_planned_and_costs_what_that_before_did(
-    world: World, tiny_checkpoint: Path, tmp_path: Path, budget: Budget, known: bool
+    world: World, tiny_checkpoint: Path, tmp_path: Path, options: ScanOptions, known: bool
 ) -> None:
     used = Coverage(used=Cost(text_passes=7, unet_passes=5120, seconds=60))
     world.scans, world.outcomes = [scan(finding(STAR)).model_copy(update={"coverage": used})], [outcome()]
     told = Told()
-    flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", scan=ScanOptions(budget=budget)), progress=told)
+    flow.fix(tiny_checkpoint, FixOptions(out=tmp_path / "out", scan=options), progress=told)
     (plan,) = told.plans
     assert "a scan of the result" in plan
     assert ("5,120 UNet passes, 7 text passes, 1 min 00 s" in plan) == known

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sau_scan.arrival import Arrived
 from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.findings import ModelInfo, ScanResult
 from sau_scan.options import Budget, FixOptions, ScanOptions
@@ -59,3 +60,17 @@ def test_what_is_published_was_measured_and_scanned(given: Given) -> None:
     assert done.published == str(out) and done.after is not None and done.after.complete
     written = open_checkpoint(out, base=options.base).records
     assert done.after.model.files == tuple(record for record in written if record.path != PROVENANCE)
+
+
+def test_only_the_scan_before_is_bounded_in_time(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scan of the result is the proof: it is never cut short."""
+    path, out, options = given
+    bounded, seen = replace(options, max_time=9.0), list[ScanOptions]()
+
+    def detect(place: Arrived, *_: object, **known: object) -> ScanResult:
+        seen.append(place.options)
+        return report_of(place.path, options.base)
+
+    monkeypatch.setattr(flow, "detect_with", detect)
+    assert flow.fix(path, FixOptions(out=out, scan=bounded)).published == str(out)
+    assert seen == [bounded, replace(bounded, max_time=None)]

@@ -91,7 +91,7 @@ MaxTimeOfFix = Annotated[
     str | None,
     typer.Option(
         metavar="T", rich_help_panel=_SCAN,
-        help="For each scan, before and after, plan no more than fits into this time; repairing itself takes its own.",
+        help="Bounds the scan before only: 90s, 4m, 1h30m. A repair and the scan of its result take what they take.",
     ),
 ]  # fmt: skip
 Seed = Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os.path import isdir  # unlike Path's, it raises nothing
 from pathlib import Path
@@ -117,16 +117,29 @@ def _replaced(out: Path) -> Iterator[None]:
     """``out``, made anew; whatever ends the block before it is filled, it is as it was before."""
     empty = isdir(out) and not _is_occupied(out)
     _prepare(out)
+    place, aside = out.resolve(), _aside(out)
     try:
         yield
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        if _aside(out).exists():
-            _aside(out).rename(out)
-        elif empty:
-            out.mkdir()
+        with suppress(OSError):  # what ended the block is what has to be told
+            if empty:
+                _clear(place)
+            else:
+                shutil.rmtree(place, ignore_errors=True)
+                if aside.exists():
+                    aside.rename(place)
         raise
-    shutil.rmtree(_aside(out), ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what is in ``folder``, which itself may be a working directory, or what a link leads to."""
+    for child in tuple(folder.iterdir()):
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                child.unlink()
 
 
 def _prepare(out: Path) -> None:
