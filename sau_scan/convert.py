@@ -161,8 +161,8 @@ def _other(source: Path, file: BufferedReader) -> CheckpointError:
             hint="Give a pickle that torch.save wrote; most are called .ckpt, .pt, .pth or .bin.",
         )
     named = source.suffix.lower() == ".safetensors"
-    todo = "scan it with sau-scan detect" if named else "rename it so that it ends in .safetensors"
-    return NotACheckpoint(f"{shown} is a safetensors file already.", hint=f"There is nothing to convert; {todo}.")
+    next_step = "scan it with sau-scan detect" if named else "rename it so that it ends in .safetensors"
+    return NotACheckpoint(f"{shown} is a safetensors file already.", hint=f"There is nothing to convert; {next_step}.")
 
 
 def _taken(content: Any, size: int, source: Path, target: Path) -> tuple[Weights, str]:
