@@ -53,9 +53,14 @@ def recognise(checkpoint: Checkpoint) -> tuple[Form, str]:
     return form, family_of(entries) if form is Form.SINGLE else ""
 
 
+def _has_settings(checkpoint: Checkpoint) -> bool:
+    """Whether PEFT's settings lie beside a file that is called as PEFT would look for it."""
+    return checkpoint.file in ADAPTER_WEIGHTS and isfile(checkpoint.folder / ADAPTER_CONFIG)
+
+
 def _told_beside(checkpoint: Checkpoint) -> str:
     """What PEFT's settings say that an unknown adapter is, as the rest of a sentence about it."""
-    if checkpoint.file not in ADAPTER_WEIGHTS or not isfile(checkpoint.folder / ADAPTER_CONFIG):
+    if not _has_settings(checkpoint):
         return ""
     with opened(checkpoint.folder, ADAPTER_CONFIG) as file:
         settings = parse_json(file.read(JSON_LIMIT + 1), escape(str(checkpoint.folder / ADAPTER_CONFIG)))
@@ -78,7 +83,7 @@ def form_of(entries: Mapping[str, Entry]) -> Form | None:
 def has_settings(checkpoint: Checkpoint) -> bool:
     """Whether PEFT's settings lie beside a LoRA that PEFT would read them for: others say themselves how strong they
     are, though diffusers, too, spells its tensors so."""
-    if checkpoint.file not in ADAPTER_WEIGHTS or not isfile(checkpoint.folder / ADAPTER_CONFIG):
+    if not _has_settings(checkpoint):
         return False
     return _any(weight_file(checkpoint, checkpoint.file).entries, (".lora_A.",), anywhere=True)
 
