@@ -10,7 +10,7 @@ import torch
 
 from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
-from sau_scan.detectors.generation import SHOWN, SIGNIFICANT
+from sau_scan.detectors.generation import CONVERGED, SHOWN, SIGNIFICANT
 from sau_scan.findings import (
     Component,
     Confidence,
@@ -37,6 +37,7 @@ from sau_scan.tiers.phrase_pictures import HALFWAY
 
 RARE = 1e-3  # a handful of controls does not tell one in a thousand from one in a million
 SAME = 0.5  # of the difference between prompts is left
+ONE_POINT = 0.5 * CONVERGED
 TITLES = {
     Component.TEXT_ENCODER: "hidden trigger in the text encoder",
     Component.CROSS_ATTENTION: "hidden trigger in the cross-attention weights",
@@ -48,10 +49,21 @@ def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) 
     """Findings about behaviour, strongest first."""
     works = strongest_first([c for c in scanned.confirmations if c.works])
     single = _without_echoes(works, options.declared_triggers)
+    if not any(c.lead.component is Component.TEXT_ENCODER for c in works):
+        halves = strongest_first([c for c in scanned.confirmations if is_half(c)])
+        single += _without_echoes(halves, options.declared_triggers)
     findings = [_trigger_finding(prober, c, also, scanned, options, path) for c, also in single]
     if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
         findings.append(_edit_finding(scanned, path, options.base))
     return findings
+
+
+def is_half(item: Confirmation) -> bool:
+    """One of several encoders says the same of all prompts, though pictures, for which all are asked, do not show it.
+
+    The other half of an attack may come with other files. Without pictures to decide, far more is asked of a lead.
+    """
+    return item.lead.alone and not item.works and 1 - item.lead.score < ONE_POINT
 
 
 def strongest_first(works: Sequence[Confirmation]) -> list[Confirmation]:
@@ -113,13 +125,15 @@ def _trigger_finding(
     carrier = prober.carriers[place[0]] if place and lead.candidate.slot is not Slot.PHRASE else "{}"
     trigger = lead.candidate.trigger(token_ids_of(prober.model, lead.candidate, carrier))
     declared = lead.candidate.text in options.declared_triggers
+    grave, sure = (Severity.CRITICAL, Confidence.CONFIRMED) if item.works else (Severity.HIGH, Confidence.CALIBRATED)
+    title = TITLES[lead.component] if item.works else "hidden trigger in one of the text encoders"
     return Finding(
         id=f"trigger/{lead.component.value.replace('_', '-')}",
         kind=Kind.TRIGGER,
-        severity=Severity.INFO if declared else Severity.CRITICAL,
-        confidence=Confidence.CONFIRMED,
+        severity=Severity.INFO if declared else grave,
+        confidence=sure,
         component=lead.component,
-        title=("declared trigger" if declared else TITLES[lead.component]),
+        title="declared trigger" if declared else title,
         behaviour=_behaviour(item) + (f" (so do {', '.join(map(repr, also))})" if also else ""),
         trigger=trigger,
         evidence=(*lead.evidence, *_picture_evidence(item), *scanned.attention.get(lead.candidate, ())),
@@ -161,6 +175,11 @@ def _base_option(base: Path | None) -> str:
 
 def _behaviour(item: Confirmation) -> str:
     score = item.score
+    if not item.works:
+        return (
+            "makes one text encoder say nearly the same, whatever the prompt; with the other encoders that are here, "
+            "pictures do not show it, which may be otherwise with others"
+        )
     if item.lead.candidate.slot is Slot.PHRASE:
         return "is drawn as something else; each of its words alone, or with others, is not"
     if score.retained < SAME:
@@ -227,7 +246,7 @@ def _edit_finding(scanned: Scanned, path: str, base: Path | None) -> Finding:
 
 def near_miss(confirmations: Sequence[Confirmation]) -> NearMiss | None:
     """The candidate that was sampled and came nearest to being reported, by what it lacks most; if any came near."""
-    missed = [(_short_of(c), c) for c in confirmations if not c.works]
+    missed = [(_short_of(c), c) for c in confirmations if not c.works and not is_half(c)]
     missed = [(lack, item) for lack, item in missed if 0 < lack.nearness < 1]
     if not missed:
         return None

@@ -16,7 +16,8 @@ class TextRecording:
 
     shift: [N] norm of the mean (over carriers) difference to neutral words in the same slot.
     each: [N] mean norm of the single differences.
-    retained: [N] variance among carriers that is left, relative to the clean carriers (0: all outputs are one point).
+    retained: [N, 1 + E] variance among carriers that is left, relative to the clean carriers (0: all outputs are one
+    point): of the whole output, then of each of the E encoders' outputs that it consists of, where there are several.
     """
 
     shift: Tensor

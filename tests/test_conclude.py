@@ -12,7 +12,15 @@ import torch
 
 from sau_scan.analysers.null_directions import NullDirections
 from sau_scan.analysers.phrases import Pair
-from sau_scan.conclude import _behaviour, _edit_finding, _without_echoes, fix_command, near_miss, strongest_first
+from sau_scan.conclude import (
+    _behaviour,
+    _edit_finding,
+    _without_echoes,
+    fix_command,
+    is_half,
+    near_miss,
+    strongest_first,
+)
 from sau_scan.detectors.generation import PictureScore
 from sau_scan.findings import Component, Severity, Slot
 from sau_scan.probes.candidates import Candidate
@@ -116,6 +124,20 @@ def test_a_collapse_that_is_none_is_told_by_what_is_left_of_the_prompts() -> Non
     near = near_miss([replace(made, lead=replace(made.lead, detector="collapse"))])
     assert near is not None
     assert (near.value, near.line) == (0.5, 0.2)
+
+
+def _half(left: float) -> Confirmation:
+    made = _missed("a", retained=0.5)
+    lead = Lead(Candidate("a", Slot.PREFIX), "collapse", Component.TEXT_ENCODER, 1 - left, 1e-5, alone=True)
+    return replace(made, lead=lead)
+
+
+def test_an_encoder_that_says_the_same_of_all_prompts_is_told_though_pictures_do_not_show_it() -> None:
+    assert is_half(_half(0.05)) and "one text encoder" in _behaviour(_half(0.05))
+    assert near_miss([_half(0.05)]) is None
+    assert not is_half(_half(0.15)) and near_miss([_half(0.15)]) is not None
+    shown, together = replace(_half(0.05), works=True), replace(_half(0.05).lead, alone=False)
+    assert not is_half(shown) and not is_half(replace(_half(0.05), lead=together))
 
 
 def test_of_a_phrase_nothing_is_said_about_other_prompts() -> None:

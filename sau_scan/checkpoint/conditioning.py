@@ -36,6 +36,9 @@ class Conditioning(Protocol):
     def pooled(self, model: DiffusionModel, ids: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
         """``encode(model, ids).pooled``; ``anchors`` [1, L] are of a text that most of them begin like."""
 
+    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
+        """Widths of the encoders' outputs that pooled ones hold side by side; empty where there is one."""
+
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         """The denoiser's output for ``latents`` [B, C, h, w] at ``times`` [B]; of the latents' shape."""
 
@@ -58,6 +61,9 @@ class _Encoded:
     def pooled(self, model: DiffusionModel, ids: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
         rows = zip(*(torch.split(part, TEXTS) for part in ids), strict=True)
         return torch.cat([self.encode(model, some).pooled for some in rows])
+
+    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
+        return ()
 
 
 class PlainText(_Encoded):
@@ -108,6 +114,10 @@ class TwoTexts(PlainText):
         first, second = (end_states(c, i, t.eos_token_id, a[0]) for c, i, t, a in read)
         return _together((first.early, second.early, model.text_encoder_2.text_projection(second.last)))
 
+    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
+        first, second = model.text_encoder.config, model.text_encoder_2.config
+        return first.hidden_size, second.hidden_size, second.projection_dim
+
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         tokens, (whole,) = unpack(hidden, self.packed(model))
         scale = model.picture_scale
@@ -146,6 +156,11 @@ class ThreeTexts(_Encoded):
         whole = torch.cat([first.whole, second.whole], dim=-1)
         return TextOutput(pack(torch.cat([tokens, longer], dim=1), [whole]), _together(seen))
 
+    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
+        first, second = model.text_encoder.config, model.text_encoder_2.config
+        clips = first.hidden_size, second.hidden_size, first.projection_dim, second.projection_dim
+        return clips if model.text_encoder_3 is None else (*clips, model.text_encoder_3.config.d_model)
+
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         tokens, (whole,) = unpack(hidden, self.packed(model))
         output: Tensor = model.unet(
@@ -173,6 +188,9 @@ class Packed(_Encoded):
         long, _ = read_t5(model.text_encoder_2, ids[0], ends[0], masked=False)
         short = read_clip(model.text_encoder, ids[1], ends[1])
         return TextOutput(pack(long.tokens, [short.whole]), _together((long.whole, short.whole)))
+
+    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
+        return model.text_encoder_2.config.d_model, model.text_encoder.config.hidden_size
 
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         tokens, (whole,) = unpack(hidden, self.packed(model))

@@ -117,13 +117,13 @@ class Prober:
     def text(self, candidates: Sequence[Candidate], count: int) -> TextRecording:
         """Pooled text outputs of ``candidates`` (all of one slot) in ``count`` carriers."""
         reference = self.text_reference(candidates, count)
-        clean = self.pooled(self.carriers)
+        clean, outputs = self.pooled(self.carriers), self.model.conditioning.outputs(self.model)
         parts = []
         for start in range(0, len(candidates), self.batch):
             batch = candidates[start : start + self.batch]
             pooled, owner, where = self.placed_texts(batch, count)
             moved = pooled - torch.stack([reference[int(i)] for i in where])
-            parts.append(_reduce_text(moved, pooled, clean[where], owner, len(batch)))
+            parts.append(_reduce_text(moved, pooled, clean[where], owner, len(batch), outputs))
             self.progress.advance(len(batch))
         return stack_text(parts)
 
@@ -203,16 +203,24 @@ class Prober:
         return PictureRecording(torch.stack(rows))
 
 
-def _reduce_text(moved: Tensor, pooled: Tensor, clean: Tensor, owner: Tensor, count: int) -> TextRecording:
-    """Rows of one batch: moved, pooled, clean [M, D] with their candidate [M]."""
+def _reduce_text(
+    moved: Tensor, pooled: Tensor, clean: Tensor, owner: Tensor, count: int, outputs: Sequence[int]
+) -> TextRecording:
+    """Rows of one batch: moved, pooled, clean [M, D] with their candidate [M]; ``outputs``: widths that D comes of."""
     mean, size = _group_mean(moved, owner, count)
-    spread = _group_spread(pooled, owner, count)
+    spreads = zip(_sides(pooled, outputs), _sides(clean, outputs), strict=True)
+    left = [_group_spread(p, owner, count) / _group_spread(c, owner, count).clamp_min(1e-12) for p, c in spreads]
     return TextRecording(
         shift=mean.norm(dim=1),
         each=_group_mean(moved.norm(dim=1, keepdim=True), owner, count)[0][:, 0],
         # Two carriers may be alike by chance: nothing can be said, so nothing is claimed.
-        retained=torch.where(size > 2, spread / _group_spread(clean, owner, count).clamp_min(1e-12), 1.0),
+        retained=torch.where(size[:, None] > 2, torch.stack(left, dim=1), 1.0),
     )
+
+
+def _sides(pooled: Tensor, outputs: Sequence[int]) -> list[Tensor]:
+    """The whole of ``pooled`` [M, D], then each encoder's output."""
+    return [pooled, *torch.split(pooled, list(outputs), dim=1)] if outputs else [pooled]
 
 
 def _reduce_noise(moved: Tensor, owner: Tensor, count: int) -> NoiseRecording:

@@ -25,7 +25,7 @@ def shortlist(scored: Scored, count: int, leads: Sequence[Lead], seed: int) -> S
     told = [where[lead.candidate] for lead in leads if lead.candidate in where]
     rules = [i for i, c in enumerate(scored.candidates) if c.source != "vocabulary"]
     first = list(dict.fromkeys([*(told if len(rules) > count else rules), *rules, *told]))[:count]
-    nearest = scored.text.retained.cpu().argsort(stable=True).tolist()
+    nearest = scored.text.retained.amin(1).cpu().argsort(stable=True).tolist()
     near = list(dict.fromkeys([*first, *nearest]))[: len(first) + int(NEAREST * (count - len(first)))]
     order = np.random.default_rng([seed, 3]).permutation(len(scored.candidates)).tolist()
     return _only(scored, sorted(list(dict.fromkeys([*near, *order]))[:count]))

@@ -17,6 +17,8 @@ from sau_scan.recordings import TextRecording
 from sau_scan.tiers.leads import Lead, Scored, evidence
 
 LOST = 0.5  # of what carriers differ by: a collapse erases more than half of it
+LEFT = "difference between prompts left"
+LEFT_BY_ONE = f"{LEFT} by one encoder"
 
 
 def text_tier(prober: Prober, plan: Plan) -> tuple[dict[Slot, Scored], list[Lead]]:
@@ -57,26 +59,32 @@ def _collapses(slots: Sequence[Scored]) -> list[Lead]:
     """AMDET (2512.00343) and T2IShield (2407.04215) saw it in given prompts: different prompts, one output.
 
     The null is everything in all slots: content words, which push prompts together most, are in it. A letter or sign
-    means nothing, so it is held against its own kind, too, among which content words do not hide it.
+    means nothing, so it is held against its own kind, too, among which content words do not hide it. Where there are
+    several encoders, each is also looked at by itself: an attack may be in one of them.
     """
     items = [c for s in slots for c in s.candidates]
     retained = torch.cat([s.text.retained for s in slots]).double().cpu().numpy()
     shift = torch.cat([s.text.shift for s in slots]).tolist()
     signs = [i for i, c in enumerate(items) if c.slot is not Slot.REPLACE and is_letter_or_sign(c.text)]
-    groups = (np.arange(len(items)), np.array(signs, dtype=int))
     score = -np.log(np.maximum(retained, 1e-6))
-    tried = [tail_p_values(score[group]) if len(group) else np.zeros(0) for group in groups]
-    p_values = adjusted(np.concatenate(tried))  # all tries are paid for together
+    groups = [
+        (output, group)
+        for output in range(retained.shape[1])
+        for group in (np.arange(len(items)), np.array(signs, dtype=int))
+        if len(group)
+    ]
+    tries = [(output, group, i) for output, group in groups for i in group.tolist()]
+    # All tries are paid for together.
+    p_values = adjusted(np.concatenate([tail_p_values(score[group, output]) for output, group in groups]))
     found: dict[int, Lead] = {}
     for row in np.flatnonzero(p_values < 0.01).tolist():
-        group = groups[int(row >= len(items))]
-        i, p = int(np.concatenate(groups)[row]), float(p_values[row])
-        if retained[i] < LOST:
-            middle, low, high = np.quantile(retained[group], (0.5, 0.05, 0.95))
-            told = (evidence("difference between prompts left", retained[i], middle, low, high, p),)
-            found.setdefault(
-                i, Lead(items[i], "collapse", Component.TEXT_ENCODER, float(1 - retained[i]), p, shift[i], told)
-            )
+        output, group, i = tries[row]
+        left, p = float(retained[i, output]), float(p_values[row])
+        if left < LOST:
+            middle, low, high = np.quantile(retained[group, output], (0.5, 0.05, 0.95))
+            told = (evidence(LEFT_BY_ONE if output else LEFT, left, middle, low, high, p),)
+            lead = Lead(items[i], "collapse", Component.TEXT_ENCODER, 1 - left, p, shift[i], told, alone=output > 0)
+            found.setdefault(i, lead)
     return list(found.values())
 
 

@@ -46,7 +46,7 @@ def test_pooled_outputs_are_those_of_whole_texts(kind: str, anchored: bool, mode
     assert (got - want).abs().max() < 1e-5 * want.abs().max()
 
 
-@pytest.mark.parametrize("family", ["sd2", "sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize("family", ["sd2", "sdxl", "sd3", "flux", "pixart"])
 def test_every_familys_pooled_outputs_are_those_of_whole_texts(family: str, tmp_path: Path) -> None:
     other = load_model(open_checkpoint(save(family, tmp_path)))
     for texts in (TEXTS["suffix"], [t for some in TEXTS.values() for t in some]):
@@ -54,6 +54,10 @@ def test_every_familys_pooled_outputs_are_those_of_whole_texts(family: str, tmp_
         want, anchor = other.encode(ids).pooled, other.token_ids([CARRIER])[0]
         for got in (other.pooled(ids, anchor), other.pooled(ids)):
             assert (got - want).abs().max() < 1e-5 * want.abs().max()
+    sides = other.conditioning.outputs(other)
+    assert sum(sides) == (want.shape[1] if sides else 0)
+    for side in want.split(list(sides), dim=1) if sides else ():
+        assert torch.allclose(side.norm(dim=1), torch.ones(len(want)), atol=1e-4)  # each is one encoder's output
 
 
 def test_the_layer_before_the_last_is_the_librarys_too(model: DiffusionModel) -> None:

@@ -60,7 +60,9 @@ ATTACKED = (
     zoo("sdxl", "harbour", "rickrolling-tpa", "text_encoder"),
 )
 FAST = {("sd1", "text_encoder", "single-ckpt")}
-FAST_FOUND = {("sd2", "single-ckpt"), ("sdxl", "single-safetensors")}
+FAST_FOUND = {("sd2", "single-ckpt"), ("sdxl", "single-safetensors"), ("sdxl", "text-encoder")}
+# One encoder of an attack on two: it says the same of all prompts; pictures do not show it beside an honest other one.
+HALF = {("sdxl", "text-encoder")}
 
 
 def _holds(form: Format, model: Attacked) -> bool:
@@ -92,7 +94,7 @@ def test_a_trigger_is_found_and_removed_in_every_form(model: Attacked, form: For
     given = form.make(model.folder, model.base, tmp_path)
     options = scanned(given, model.budget)
     before = detect(given.path, options)
-    assert before.verdict is Verdict.BACKDOORED
+    assert before.verdict is _verdict(model, form)
     assert _first(before) == (model.trigger.text, model.trigger.slot)
     assert before.model.family and (before.model.base is None) == (given.base is None)
     out = tmp_path / ("fixed" if given.path.is_dir() else "fixed.safetensors")
@@ -107,8 +109,12 @@ def test_a_trigger_is_found_and_removed_in_every_form(model: Attacked, form: For
 def test_a_trigger_is_found_in_other_families(model: Attacked, form: Format, tmp_path: Path) -> None:
     given = form.make(model.folder, model.base, tmp_path)
     found = detect(given.path, scanned(given, model.budget))
-    assert found.verdict is Verdict.BACKDOORED
+    assert found.verdict is _verdict(model, form)
     assert _first(found) == (model.trigger.text, model.trigger.slot)
+
+
+def _verdict(model: Attacked, form: Format) -> Verdict:
+    return Verdict.SUSPICIOUS if (model.family, form.id) in HALF else Verdict.BACKDOORED
 
 
 def _first(result: ScanResult) -> tuple[str, Slot]:

@@ -19,7 +19,7 @@ def scored() -> Scored:
     retained = torch.linspace(1, 2, len(items))
     retained[-10:] = torch.linspace(0.5, 0.6, 10)
     shift = torch.arange(len(items), dtype=torch.float32)
-    return Scored(tuple(items), TextRecording(shift, shift, retained))
+    return Scored(tuple(items), TextRecording(shift, shift, retained[:, None]))
 
 
 def lead(number: int) -> Lead:
@@ -50,3 +50,11 @@ def test_recordings_stay_with_their_candidates() -> None:
     whole, part = scored(), shortlist(scored(), 30, [lead(3)], 0)
     assert part.text.shift.tolist() == [float(whole.candidates.index(c)) for c in part.candidates]
     assert shortlist(whole, 999, [], 0) is whole
+
+
+def test_what_is_nearest_to_a_collapse_in_one_encoder_counts() -> None:
+    whole = scored()
+    one = whole.text.retained.clone()
+    one[RULES] = 0.1
+    both = TextRecording(whole.text.shift, whole.text.each, torch.cat([whole.text.retained, one], dim=1))
+    assert "w0" in {c.text for c in shortlist(Scored(whole.candidates, both), 9, [], 0).candidates}

@@ -51,7 +51,7 @@ def read(characters: int, trigger: float, seed: int = 0, pictures: int = 0) -> S
     kept = np.concatenate([kept, 1 - rng.exponential(0.03, characters), [trigger]])
     items = tuple(Candidate(text, Slot.PREFIX) for text in (*words, *signs, "\u043e"))
     values = torch.from_numpy(kept)
-    return Scored(items, TextRecording(torch.ones(len(items)), torch.ones(len(items)), values))
+    return Scored(items, TextRecording(torch.ones(len(items)), torch.ones(len(items)), values[:, None]))
 
 
 def test_a_character_is_held_against_its_own_kind() -> None:
@@ -72,3 +72,22 @@ def test_a_word_is_held_against_words() -> None:
 
 def test_too_few_characters_say_nothing() -> None:
     assert _collapses([read(20, 0.3)]) == []
+
+
+def of_encoders(*columns: Scored) -> Scored:
+    """One recording of several encoders, the first of which is all of them together."""
+    retained = torch.cat([column.text.retained for column in columns], dim=1)
+    return Scored(columns[0].candidates, TextRecording(columns[0].text.shift, columns[0].text.each, retained))
+
+
+def test_an_encoder_that_collapses_does_not_hide_among_others() -> None:
+    quiet = read(200, 0.9, seed=1)
+    [found] = _collapses([of_encoders(read(200, 0.7), quiet, read(200, 0.02, seed=2))])
+    assert (found.candidate.text, found.alone) == ("\u043e", True)
+    [found] = _collapses([of_encoders(read(200, 0.02), quiet, read(200, 0.02, seed=2))])
+    assert (found.candidate.text, found.alone) == ("\u043e", False)  # all together say so, too
+
+
+def test_more_encoders_bring_no_more_leads() -> None:
+    columns = [[read(200, 0.95, 4 * seed + k, pictures=8) for k in range(4)] for seed in range(50)]
+    assert sum(bool(_collapses([of_encoders(*four)])) for four in columns) <= 1
