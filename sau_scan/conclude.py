@@ -63,7 +63,7 @@ def is_half(item: Confirmation) -> bool:
 
     The other half of an attack may come with other files. Without pictures to decide, far more is asked of a lead.
     """
-    return item.lead.alone and not item.works and 1 - item.lead.score < ONE_POINT
+    return bool(item.lead.encoder) and not item.works and 1 - item.lead.score < ONE_POINT
 
 
 def strongest_first(works: Sequence[Confirmation]) -> list[Confirmation]:
@@ -177,8 +177,8 @@ def _behaviour(item: Confirmation) -> str:
     score = item.score
     if not item.works:
         return (
-            "makes one text encoder say nearly the same, whatever the prompt; with the other encoders that are here, "
-            "pictures do not show it, which may be otherwise with others"
+            f"makes {item.lead.encoder} say nearly the same, whatever the prompt; with the other text encoders that "
+            "are here, pictures do not show it, and with others they may"
         )
     if item.lead.candidate.slot is Slot.PHRASE:
         return "is drawn as something else; each of its words alone, or with others, is not"

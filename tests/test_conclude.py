@@ -128,15 +128,17 @@ def test_a_collapse_that_is_none_is_told_by_what_is_left_of_the_prompts() -> Non
 
 def _half(left: float) -> Confirmation:
     made = _missed("a", retained=0.5)
-    lead = Lead(Candidate("a", Slot.PREFIX), "collapse", Component.TEXT_ENCODER, 1 - left, 1e-5, alone=True)
+    lead = Lead(
+        Candidate("a", Slot.PREFIX), "collapse", Component.TEXT_ENCODER, 1 - left, 1e-5, encoder="text_encoder_2"
+    )
     return replace(made, lead=lead)
 
 
 def test_an_encoder_that_says_the_same_of_all_prompts_is_told_though_pictures_do_not_show_it() -> None:
-    assert is_half(_half(0.05)) and "one text encoder" in _behaviour(_half(0.05))
+    assert is_half(_half(0.05)) and "text_encoder_2" in _behaviour(_half(0.05))
     assert near_miss([_half(0.05)]) is None
     assert not is_half(_half(0.15)) and near_miss([_half(0.15)]) is not None
-    shown, together = replace(_half(0.05), works=True), replace(_half(0.05).lead, alone=False)
+    shown, together = replace(_half(0.05), works=True), replace(_half(0.05).lead, encoder="")
     assert not is_half(shown) and not is_half(replace(_half(0.05), lead=together))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sau_scan.checkpoint.packing import pack, unpack
 from sau_scan.checkpoint.prefix import end_states, tower
-from sau_scan.checkpoint.readers import TextOutput, at_ends, ends_of, read_clip, read_clip_early, read_t5
+from sau_scan.checkpoint.readers import Output, TextOutput, at_ends, ends_of, read_clip, read_clip_early, read_t5
 from sau_scan.checkpoint.schedules import Diffusion, Flow, Schedule
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Conditioning(Protocol):
     def pooled(self, model: DiffusionModel, ids: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
         """``encode(model, ids).pooled``; ``anchors`` [1, L] are of a text that most of them begin like."""
 
-    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
-        """Widths of the encoders' outputs that pooled ones hold side by side; empty where there is one."""
+    def outputs(self, model: DiffusionModel) -> tuple[Output, ...]:
+        """The encoders' outputs that pooled ones hold side by side; empty where there is one."""
 
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         """The denoiser's output for ``latents`` [B, C, h, w] at ``times`` [B]; of the latents' shape."""
@@ -62,7 +62,7 @@ class _Encoded:
         rows = zip(*(torch.split(part, TEXTS) for part in ids), strict=True)
         return torch.cat([self.encode(model, some).pooled for some in rows])
 
-    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
+    def outputs(self, model: DiffusionModel) -> tuple[Output, ...]:
         return ()
 
 
@@ -114,9 +114,13 @@ class TwoTexts(PlainText):
         first, second = (end_states(c, i, t.eos_token_id, a[0]) for c, i, t, a in read)
         return _together((first.early, second.early, model.text_encoder_2.text_projection(second.last)))
 
-    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
+    def outputs(self, model: DiffusionModel) -> tuple[Output, ...]:
         first, second = model.text_encoder.config, model.text_encoder_2.config
-        return first.hidden_size, second.hidden_size, second.projection_dim
+        return (
+            Output("text_encoder", first.hidden_size),
+            Output("text_encoder_2", second.hidden_size),
+            Output("text_encoder_2", second.projection_dim),
+        )
 
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         tokens, (whole,) = unpack(hidden, self.packed(model))
@@ -156,10 +160,17 @@ class ThreeTexts(_Encoded):
         whole = torch.cat([first.whole, second.whole], dim=-1)
         return TextOutput(pack(torch.cat([tokens, longer], dim=1), [whole]), _together(seen))
 
-    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
+    def outputs(self, model: DiffusionModel) -> tuple[Output, ...]:
         first, second = model.text_encoder.config, model.text_encoder_2.config
-        clips = first.hidden_size, second.hidden_size, first.projection_dim, second.projection_dim
-        return clips if model.text_encoder_3 is None else (*clips, model.text_encoder_3.config.d_model)
+        clips = (
+            Output("text_encoder", first.hidden_size),
+            Output("text_encoder_2", second.hidden_size),
+            Output("text_encoder", first.projection_dim),
+            Output("text_encoder_2", second.projection_dim),
+        )
+        if model.text_encoder_3 is None:
+            return clips
+        return (*clips, Output("text_encoder_3", model.text_encoder_3.config.d_model))
 
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         tokens, (whole,) = unpack(hidden, self.packed(model))
@@ -189,8 +200,9 @@ class Packed(_Encoded):
         short = read_clip(model.text_encoder, ids[1], ends[1])
         return TextOutput(pack(long.tokens, [short.whole]), _together((long.whole, short.whole)))
 
-    def outputs(self, model: DiffusionModel) -> tuple[int, ...]:
-        return model.text_encoder_2.config.d_model, model.text_encoder.config.hidden_size
+    def outputs(self, model: DiffusionModel) -> tuple[Output, ...]:
+        long, short = model.text_encoder_2.config.d_model, model.text_encoder.config.hidden_size
+        return Output("text_encoder_2", long), Output("text_encoder", short)
 
     def ask(self, model: DiffusionModel, latents: Tensor, times: Tensor, hidden: Tensor, guidance: float) -> Tensor:
         tokens, (whole,) = unpack(hidden, self.packed(model))

@@ -16,6 +16,13 @@ class TextOutput(NamedTuple):
     pooled: Tensor
 
 
+class Output(NamedTuple):
+    """A text encoder, and the width of one of the outputs that ``pooled`` is put together from."""
+
+    encoder: str
+    width: int
+
+
 class Read(NamedTuple):
     """Of one encoder: ``tokens`` [B, L, D], and ``whole`` [B, P] of the prompt."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sau_scan.checkpoint.memory import chunk, passes_at_once
 from sau_scan.checkpoint.model import DiffusionModel, finite
+from sau_scan.checkpoint.readers import Output
 from sau_scan.findings import Slot
 from sau_scan.options import Progress, Silent
 from sau_scan.probes.candidates import Candidate
@@ -81,6 +82,11 @@ class Prober:
             self.progress.advance(len(parts[-1]))
         return self._finite(torch.cat(parts))
 
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Of the several text encoders, in the order of ``TextRecording.retained``; empty where there is one."""
+        return self.model.conditioning.outputs(self.model)
+
     @cached_property
     def at_once(self) -> int:
         """Rows of one UNet pass."""
@@ -117,13 +123,13 @@ class Prober:
     def text(self, candidates: Sequence[Candidate], count: int) -> TextRecording:
         """Pooled text outputs of ``candidates`` (all of one slot) in ``count`` carriers."""
         reference = self.text_reference(candidates, count)
-        clean, outputs = self.pooled(self.carriers), self.model.conditioning.outputs(self.model)
+        clean, widths = self.pooled(self.carriers), [output.width for output in self.outputs]
         parts = []
         for start in range(0, len(candidates), self.batch):
             batch = candidates[start : start + self.batch]
             pooled, owner, where = self.placed_texts(batch, count)
             moved = pooled - torch.stack([reference[int(i)] for i in where])
-            parts.append(_reduce_text(moved, pooled, clean[where], owner, len(batch), outputs))
+            parts.append(_reduce_text(moved, pooled, clean[where], owner, len(batch), widths))
             self.progress.advance(len(batch))
         return stack_text(parts)
 
@@ -204,11 +210,11 @@ class Prober:
 
 
 def _reduce_text(
-    moved: Tensor, pooled: Tensor, clean: Tensor, owner: Tensor, count: int, outputs: Sequence[int]
+    moved: Tensor, pooled: Tensor, clean: Tensor, owner: Tensor, count: int, widths: Sequence[int]
 ) -> TextRecording:
-    """Rows of one batch: moved, pooled, clean [M, D] with their candidate [M]; ``outputs``: widths that D comes of."""
+    """Rows of one batch: moved, pooled, clean [M, D] with their candidate [M]; ``widths``: of several outputs in D."""
     mean, size = _group_mean(moved, owner, count)
-    spreads = zip(_sides(pooled, outputs), _sides(clean, outputs), strict=True)
+    spreads = zip(_sides(pooled, widths), _sides(clean, widths), strict=True)
     left = [_group_spread(p, owner, count) / _group_spread(c, owner, count).clamp_min(1e-12) for p, c in spreads]
     return TextRecording(
         shift=mean.norm(dim=1),
@@ -218,9 +224,9 @@ def _reduce_text(
     )
 
 
-def _sides(pooled: Tensor, outputs: Sequence[int]) -> list[Tensor]:
+def _sides(pooled: Tensor, widths: Sequence[int]) -> list[Tensor]:
     """The whole of ``pooled`` [M, D], then each encoder's output."""
-    return [pooled, *torch.split(pooled, list(outputs), dim=1)] if outputs else [pooled]
+    return [pooled, *torch.split(pooled, list(widths), dim=1)] if widths else [pooled]
 
 
 def _reduce_noise(moved: Tensor, owner: Tensor, count: int) -> NoiseRecording:

@@ -14,8 +14,8 @@ from sau_scan.recordings import TextRecording
 class Lead:
     """A candidate that stands out, with the detector that says so; ``shift`` is how far it moves the text output.
 
-    ``line``: what the score of the best of as many harmless candidates comes to. ``alone``: of the output of one of
-    several text encoders."""
+    ``line``: what the score of the best of as many harmless candidates comes to. ``encoder``: the one of
+    several text encoders that it is about, if it is about one."""
 
     candidate: Candidate
     detector: str
@@ -25,7 +25,7 @@ class Lead:
     shift: float = 0.0
     evidence: tuple[Evidence, ...] = ()
     line: float = -math.inf
-    alone: bool = False
+    encoder: str = ""
 
     @property
     def strong(self) -> bool:

@@ -17,8 +17,6 @@ from sau_scan.recordings import TextRecording
 from sau_scan.tiers.leads import Lead, Scored, evidence
 
 LOST = 0.5  # of what carriers differ by: a collapse erases more than half of it
-LEFT = "difference between prompts left"
-LEFT_BY_ONE = f"{LEFT} by one encoder"
 
 
 def text_tier(prober: Prober, plan: Plan) -> tuple[dict[Slot, Scored], list[Lead]]:
@@ -28,7 +26,8 @@ def text_tier(prober: Prober, plan: Plan) -> tuple[dict[Slot, Scored], list[Lead
         for slot, items in plan.candidates.items()
         if items
     }
-    leads = _collapses(list(scored.values())) if scored else []
+    encoders = ("", *(output.encoder for output in prober.outputs))
+    leads = _collapses(list(scored.values()), encoders) if scored else []
     for slot in (Slot.INSIDE, Slot.REPLACE):
         if slot in scored:
             leads += _shifts(scored[slot].candidates, scored[slot].text)
@@ -55,12 +54,13 @@ def _fits(candidate: Candidate) -> bool:
     return candidate.slot is Slot.REPLACE and looks_like(candidate.text, candidate.replaces or "")
 
 
-def _collapses(slots: Sequence[Scored]) -> list[Lead]:
+def _collapses(slots: Sequence[Scored], encoders: Sequence[str] = ("",)) -> list[Lead]:
     """AMDET (2512.00343) and T2IShield (2407.04215) saw it in given prompts: different prompts, one output.
 
     The null is everything in all slots: content words, which push prompts together most, are in it. A letter or sign
     means nothing, so it is held against its own kind, too, among which content words do not hide it. Where there are
-    several encoders, each is also looked at by itself: an attack may be in one of them.
+    several encoders, each is also looked at by itself: an attack may be in one of them. ``encoders``: whose output each
+    column of ``retained`` is of; the first is of all.
     """
     items = [c for s in slots for c in s.candidates]
     retained = torch.cat([s.text.retained for s in slots]).double().cpu().numpy()
@@ -82,10 +82,15 @@ def _collapses(slots: Sequence[Scored]) -> list[Lead]:
         left, p = float(retained[i, output]), float(p_values[row])
         if left < LOST:
             middle, low, high = np.quantile(retained[group, output], (0.5, 0.05, 0.95))
-            told = (evidence(LEFT_BY_ONE if output else LEFT, left, middle, low, high, p),)
-            lead = Lead(items[i], "collapse", Component.TEXT_ENCODER, 1 - left, p, shift[i], told, alone=output > 0)
-            found.setdefault(i, lead)
+            by = encoders[output]
+            told = (evidence(_left_by(by), left, middle, low, high, p),)
+            lead = Lead(items[i], "collapse", Component.TEXT_ENCODER, 1 - left, p, shift[i], told, encoder=by)
+            found[i] = max(found.get(i, lead), lead, key=lambda made: made.score)
     return list(found.values())
+
+
+def _left_by(encoder: str) -> str:
+    return "difference between prompts left" + (f" by {encoder}" if encoder else "")
 
 
 def _shifts(items: Sequence[Candidate], record: TextRecording) -> list[Lead]:

@@ -82,12 +82,14 @@ def of_encoders(*columns: Scored) -> Scored:
 
 def test_an_encoder_that_collapses_does_not_hide_among_others() -> None:
     quiet = read(200, 0.9, seed=1)
-    [found] = _collapses([of_encoders(read(200, 0.7), quiet, read(200, 0.02, seed=2))])
-    assert (found.candidate.text, found.alone) == ("\u043e", True)
-    [found] = _collapses([of_encoders(read(200, 0.02), quiet, read(200, 0.02, seed=2))])
-    assert (found.candidate.text, found.alone) == ("\u043e", False)  # all together say so, too
+    [found] = _collapses([of_encoders(read(200, 0.7), quiet, read(200, 0.02, seed=2))], ("", "first", "second"))
+    assert (found.candidate.text, found.encoder) == ("\u043e", "second")
+    [found] = _collapses([of_encoders(read(200, 0.02), quiet, read(200, 0.3, seed=2))], ("", "first", "second"))
+    assert (found.candidate.text, found.encoder) == ("\u043e", "")
+    [found] = _collapses([of_encoders(read(200, 0.3), quiet, read(200, 0.02, seed=2))], ("", "first", "second"))
+    assert found.encoder == "second"  # which leaves least
 
 
 def test_more_encoders_bring_no_more_leads() -> None:
     columns = [[read(200, 0.95, 4 * seed + k, pictures=8) for k in range(4)] for seed in range(50)]
-    assert sum(bool(_collapses([of_encoders(*four)])) for four in columns) <= 1
+    assert sum(bool(_collapses([of_encoders(*four)], ("", *"abc"))) for four in columns) <= 1
