@@ -10,7 +10,8 @@ import torch
 
 from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS
 from sau_scan.checkpoint.naming import WEIGHT_NAMES
-from sau_scan.detectors.generation import CONVERGED, SHOWN, SIGNIFICANT
+from sau_scan.checkpoint.source import Form
+from sau_scan.detectors.generation import SHOWN, SIGNIFICANT
 from sau_scan.findings import (
     Component,
     Confidence,
@@ -19,6 +20,7 @@ from sau_scan.findings import (
     Finding,
     HeatMap,
     Kind,
+    Location,
     NearMiss,
     Severity,
     Slot,
@@ -37,7 +39,6 @@ from sau_scan.tiers.phrase_pictures import HALFWAY
 
 RARE = 1e-3  # a handful of controls does not tell one in a thousand from one in a million
 SAME = 0.5  # of the difference between prompts is left
-ONE_POINT = 0.5 * CONVERGED
 TITLES = {
     Component.TEXT_ENCODER: "hidden trigger in the text encoder",
     Component.CROSS_ATTENTION: "hidden trigger in the cross-attention weights",
@@ -48,10 +49,8 @@ TITLES = {
 def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) -> list[Finding]:
     """Findings about behaviour, strongest first."""
     works = strongest_first([c for c in scanned.confirmations if c.works])
-    single = _without_echoes(works, options.declared_triggers)
-    if not any(c.lead.component is Component.TEXT_ENCODER for c in works):
-        halves = strongest_first([c for c in scanned.confirmations if is_half(c)])
-        single += _without_echoes(halves, options.declared_triggers)
+    halves = strongest_first([c for c in scanned.confirmations if is_half(c)])
+    single = _without_echoes([*works, *halves], options.declared_triggers)
     findings = [_trigger_finding(prober, c, also, scanned, options, path) for c, also in single]
     if len(scanned.null.basis) and not any(f.component is Component.CROSS_ATTENTION for f in findings):
         findings.append(_edit_finding(scanned, path, options.base))
@@ -59,11 +58,11 @@ def conclude(prober: Prober, scanned: Scanned, options: ScanOptions, path: str) 
 
 
 def is_half(item: Confirmation) -> bool:
-    """One of several encoders says the same of all prompts, though pictures, for which all are asked, do not show it.
+    """One of several encoders says the same of all prompts, though pictures, for which all are asked, do not.
 
-    The other half of an attack may come with other files. Without pictures to decide, far more is asked of a lead.
+    The other half of an attack may come with other files.
     """
-    return bool(item.lead.encoder) and not item.works and 1 - item.lead.score < ONE_POINT
+    return bool(item.lead.encoder) and not item.works
 
 
 def strongest_first(works: Sequence[Confirmation]) -> list[Confirmation]:
@@ -136,11 +135,21 @@ def _trigger_finding(
         title="declared trigger" if declared else title,
         behaviour=_behaviour(item) + (f" (so do {', '.join(map(repr, also))})" if also else ""),
         trigger=trigger,
+        location=_weights_of(lead.encoder, prober),
         evidence=(*lead.evidence, *_picture_evidence(item), *scanned.attention.get(lead.candidate, ())),
         heat_map=_heat_map(score.where),
         declared=declared,
         next_step=_trigger_command(path, trigger, options.base),
     )
+
+
+def _weights_of(encoder: str, prober: Prober) -> Location | None:
+    """The file of one of several text encoders in a folder of all of them."""
+    checkpoint = prober.model.checkpoint
+    if not encoder or checkpoint.form is not Form.FOLDER:
+        return None
+    files = [r for r in checkpoint.records if r.path.startswith(f"{encoder}/")]
+    return Location(path=max(files, key=lambda r: r.size).path) if files else None
 
 
 def _trigger_command(path: str, trigger: Trigger, base: Path | None) -> str:
@@ -177,8 +186,8 @@ def _behaviour(item: Confirmation) -> str:
     score = item.score
     if not item.works:
         return (
-            f"makes {item.lead.encoder} say nearly the same, whatever the prompt; with the other text encoders that "
-            "are here, pictures do not show it, and with others they may"
+            f"makes {item.lead.encoder} say nearly the same, whatever the prompt; pictures, in which the other text "
+            f"encoders have a say, keep {100 * score.retained:.0f} % of what prompts differ by"
         )
     if item.lead.candidate.slot is Slot.PHRASE:
         return "is drawn as something else; each of its words alone, or with others, is not"

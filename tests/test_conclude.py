@@ -12,18 +12,23 @@ import torch
 
 from sau_scan.analysers.null_directions import NullDirections
 from sau_scan.analysers.phrases import Pair
+from sau_scan.checkpoint.loader import load_model
+from sau_scan.checkpoint.opening import open_checkpoint
 from sau_scan.conclude import (
     _behaviour,
     _edit_finding,
     _without_echoes,
+    conclude,
     fix_command,
     is_half,
     near_miss,
     strongest_first,
 )
 from sau_scan.detectors.generation import PictureScore
-from sau_scan.findings import Component, Severity, Slot
+from sau_scan.findings import Component, Confidence, Finding, Severity, Slot
+from sau_scan.options import ScanOptions
 from sau_scan.probes.candidates import Candidate
+from sau_scan.probes.runner import Prober
 from sau_scan.tiers.generate import Confirmation
 from sau_scan.tiers.leads import Lead, evidence
 from sau_scan.tiers.phrases import PhraseTier
@@ -126,20 +131,32 @@ def test_a_collapse_that_is_none_is_told_by_what_is_left_of_the_prompts() -> Non
     assert (near.value, near.line) == (0.5, 0.2)
 
 
-def _half(left: float) -> Confirmation:
-    made = _missed("a", retained=0.5)
-    lead = Lead(
-        Candidate("a", Slot.PREFIX), "collapse", Component.TEXT_ENCODER, 1 - left, 1e-5, encoder="text_encoder_2"
-    )
-    return replace(made, lead=lead)
+def _half(text: str = "a") -> Confirmation:
+    lead = Lead(Candidate(text, Slot.PREFIX), "collapse", Component.TEXT_ENCODER, 0.98, 1e-5, encoder="text_encoder_2")
+    return replace(_missed(text, retained=0.44), lead=lead)
 
 
-def test_an_encoder_that_says_the_same_of_all_prompts_is_told_though_pictures_do_not_show_it() -> None:
-    assert is_half(_half(0.05)) and "text_encoder_2" in _behaviour(_half(0.05))
-    assert near_miss([_half(0.05)]) is None
-    assert not is_half(_half(0.15)) and near_miss([_half(0.15)]) is not None
-    shown, together = replace(_half(0.05), works=True), replace(_half(0.05).lead, encoder="")
-    assert not is_half(shown) and not is_half(replace(_half(0.05), lead=together))
+def test_what_only_one_encoder_makes_the_same_is_told_unconfirmed(tiny_checkpoint: Path) -> None:
+    half = _half()
+    assert is_half(half) and not is_half(replace(half, works=True))
+    assert not is_half(replace(half, lead=replace(half.lead, encoder="")))
+    [found] = concluded([half], tiny_checkpoint)
+    assert (found.severity, found.confidence) == (Severity.HIGH, Confidence.CALIBRATED)
+    assert "text_encoder_2" in found.behaviour and "44 %" in found.behaviour
+    assert near_miss([half]) is None
+
+
+def test_neither_a_declared_nor_another_trigger_covers_for_it(tiny_checkpoint: Path) -> None:
+    other = confirmed("b", OTHER, Component.TEXT_ENCODER)
+    for declared in ((), ("b",)):
+        found = concluded([other, _half()], tiny_checkpoint, *declared)
+        assert [f.trigger.text for f in found if f.trigger is not None] == ["b", "a"]
+
+
+def concluded(items: list[Confirmation], folder: Path, *declared: str) -> list[Finding]:
+    prober = Prober(load_model(open_checkpoint(folder)), ("red cat", "blue dog"), ("of", "and"))
+    scanned: Any = SimpleNamespace(confirmations=items, null=SimpleNamespace(basis=()), attention={})
+    return conclude(prober, scanned, ScanOptions(declared_triggers=declared), "model")
 
 
 def test_of_a_phrase_nothing_is_said_about_other_prompts() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -136,6 +137,8 @@ class Watch:
         """Files that a checkpoint's listing passes over, such as those in hidden folders."""
         left, real_root = MOST_BYTES, self.root.resolve()
         for place in self._folder.places:
+            if stat.S_ISDIR(place.mode) and not os.access(self.root / place.relpath, os.R_OK | os.X_OK):
+                self.note(f"{place.relpath}/", [Fact(DENIED, "cannot be looked into: Permission denied")])
             size = place.size if stat.S_ISREG(place.mode) else blob_size(self.root, real_root, place)
             if size is not None and place.relpath not in self._begun:
                 left -= size

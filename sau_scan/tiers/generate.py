@@ -143,5 +143,6 @@ def _without_pieces(
 def _concluded(lead: Lead, score: PictureScore) -> Confirmation:
     """Pictures decide."""
     if lead.detector == "collapse":
-        return Confirmation(lead, score, score.converged)
+        # What only one of several encoders makes of it need not make all pictures one.
+        return Confirmation(lead, score, score.converged or (bool(lead.encoder) and score.confirmed))
     return Confirmation(lead, score, lead.strong and score.confirmed)

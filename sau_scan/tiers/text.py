@@ -16,7 +16,9 @@ from sau_scan.probes.runner import Prober
 from sau_scan.recordings import TextRecording
 from sau_scan.tiers.leads import Lead, Scored, evidence
 
-LOST = 0.5  # of what carriers differ by: a collapse erases more than half of it
+# Of what carriers differ by: a collapse leaves less than half of it, and a tenth where it is that of one of several
+# encoders alone, which strong words push together more than all.
+LOST, LOST_BY_ONE = 0.5, 0.1
 
 
 def text_tier(prober: Prober, plan: Plan) -> tuple[dict[Slot, Scored], list[Lead]]:
@@ -80,13 +82,18 @@ def _collapses(slots: Sequence[Scored], encoders: Sequence[str] = ("",)) -> list
     for row in np.flatnonzero(p_values < 0.01).tolist():
         output, group, i = tries[row]
         left, p = float(retained[i, output]), float(p_values[row])
-        if left < LOST:
+        by = encoders[output]
+        if left < (LOST_BY_ONE if by else LOST):
             middle, low, high = np.quantile(retained[group, output], (0.5, 0.05, 0.95))
-            by = encoders[output]
             told = (evidence(_left_by(by), left, middle, low, high, p),)
             lead = Lead(items[i], "collapse", Component.TEXT_ENCODER, 1 - left, p, shift[i], told, encoder=by)
-            found[i] = max(found.get(i, lead), lead, key=lambda made: made.score)
+            found[i] = max(found.get(i, lead), lead, key=_telling)
     return list(found.values())
+
+
+def _telling(lead: Lead) -> tuple[bool, float]:
+    """That all encoders together leave as little outweighs what one does."""
+    return not lead.encoder and 1 - lead.score < LOST_BY_ONE, lead.score
 
 
 def _left_by(encoder: str) -> str:

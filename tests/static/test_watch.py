@@ -117,3 +117,11 @@ def test_what_may_not_be_read_leaves_a_scan_incomplete(copy_of: Path, deny: Call
     deny(hidden)
     (note,) = open_vetted(copy_of)[1]
     assert isinstance(note, Skipped) and note.planned and "Permission denied" in note.reason
+
+
+def test_what_may_not_be_looked_into_leaves_a_scan_incomplete(copy_of: Path, deny: Callable[[Path], None]) -> None:
+    hidden = copy_of / "unet/.y"
+    hidden.mkdir()
+    deny(hidden)
+    (note,) = open_vetted(copy_of)[1]
+    assert isinstance(note, Skipped) and note.planned and note.what == "unet/.y/"

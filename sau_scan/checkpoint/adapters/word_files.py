@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 from torch import Tensor
 
+from sau_scan import shell
 from sau_scan.checkpoint.adapters.inversion import A1111, BARE, LONGEST_WORD, encodable, find_tables, joined
 from sau_scan.checkpoint.components import LONGEST_NAME
 from sau_scan.checkpoint.forms import form_of
@@ -15,7 +16,6 @@ from sau_scan.checkpoint.pickled import ambiguous, entries_of
 from sau_scan.checkpoint.source import Form
 from sau_scan.checkpoint.tensor_file import read_entries
 from sau_scan.errors import DamagedFile, NotACheckpoint
-from sau_scan.findings import escape
 
 
 class WordFile(NamedTuple):
@@ -66,7 +66,7 @@ def word_file(
         if _names_a_file(word):
             raise NotACheckpoint(
                 f"{where} holds the word {word!a}, which the new file would say by its name alone.",
-                hint=f"Convert it to {escape(word)}.safetensors.",
+                hint=f"Convert it to {shell.ascii_command(shell.word(f'{word}.safetensors'))}",
             )
     raise NotACheckpoint(
         f"{where} holds the word {ascii(word)[:60]}, which no safetensors file of an embedding can say.",
