@@ -35,6 +35,7 @@ MOST_MEMBERS = 20_000  # of honest archives; a model has some thousand tensors
 
 def check_zip(content: Content, look: Look) -> Iterator[Fact]:
     """The directory's tricks, then each entry with ``look``."""
+    content.budget.enter()
     directory = read_directory(content)
     if is_cut(content):
         yield from _remains(content, directory, look)

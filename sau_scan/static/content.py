@@ -15,6 +15,7 @@ from sau_scan.static.positioned import Positioned
 WHOLE = 64 * 2**20  # what is held in memory of one file at a time
 MOST_DEPTH = 4  # archives in archives
 MOST_UNPACKED = 512 * 2**20  # over all entries of one file
+MOST_ARCHIVES = 5_000  # in one file; a folder of models has some dozens
 MOST_SECONDS = 40.0
 
 
@@ -27,12 +28,20 @@ class Budget:
     claimed: int = 0
     seconds: float = MOST_SECONDS
     unpacked: int = MOST_UNPACKED
+    archives: int = MOST_ARCHIVES
     started: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raises Unfinished when the time is up."""
+        """Raises Unfinished when the time is up, or there is no end of archives."""
+        if self.archives < 0:
+            raise Unfinished(f"more than {MOST_ARCHIVES:,} archives are packed into it")
         if time.monotonic() - self.started > self.seconds:
             raise Unfinished(f"it takes longer than {self.seconds:.0f} s")
+
+    def enter(self) -> None:
+        """Another archive is looked into; a few bytes can stand for many in each other. Raises Unfinished."""
+        self.archives -= 1
+        self.check()
 
     def spend(self, count: int) -> None:
         """``count`` bytes were unpacked. Raises Unfinished."""

@@ -99,3 +99,15 @@ def test_an_archive_of_which_readers_see_different_ends(tmp_path: Path, wide: bo
         assert zipimport.zipimporter(str(path)).find_spec("harmless")
     told = " ".join(note.behaviour for note in vet_file(path) if isinstance(note, Finding))
     assert "is a zip archive" in told and "two ends contradict each other" in told
+
+
+def test_a_few_bytes_that_stand_for_no_end_of_archives(tmp_path: Path) -> None:
+    """Within a zip that is damaged, each of those in each other is found in many ways, and so is all within it."""
+    data = zip_bytes(Entry("x.bin", b"x"))
+    for _ in range(40):
+        data = zip_bytes(Entry("inner.zip", data))
+    path = tmp_path / "model.zip"
+    cut = int(0.36 * len(data))
+    path.write_bytes(data[:cut] + data[cut + 73 :])
+    told = [one.behaviour for one in vet_file(path) if isinstance(one, Finding) and one.id == "file/analyser-failed"]
+    assert "5,000 archives are packed into it" in told[0]
