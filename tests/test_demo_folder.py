@@ -27,6 +27,8 @@ def test_a_folder_that_no_demo_wrote_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     with pytest.raises(UsageError, match="is not empty"):
         _prepare(tmp_path)
+    with pytest.raises(UsageError, match="is a file"):
+        demo.scan(tmp_path / "mine")
     assert (tmp_path / "mine").exists()
 
 

@@ -14,6 +14,7 @@ from sau_scan.findings import Skipped, escape
 
 DEPTH_LIMIT = 6
 FILE_LIMIT = 10_000
+LEAVING = "See where it leads (ls -l); where that is a file of your own, scan a copy made with cp -rL."
 BROKEN, IRREGULAR = "a broken link", "not a regular file"
 
 
@@ -121,7 +122,7 @@ def opened(root: Path, relpath: str) -> Iterator[BufferedReader]:
     try:
         target = (root / relpath).resolve(strict=True)
         if not belongs(target, root.resolve()):
-            raise UnsafeFile(f"{escape(str(root / relpath))} leaves the folder.", hint="Scan a copy made with cp -rL.")
+            raise UnsafeFile(f"{escape(str(root / relpath))} leaves the folder.", hint=LEAVING)
         # O_NONBLOCK: opening a pipe put in the file's place must not hang.
         descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(descriptor, "rb") as file:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from sau_scan.checkpoint.adapters.peft import ADAPTER_WEIGHTS, adapter_in, require_alone
-from sau_scan.checkpoint.files import listing, opened, require_input, unreadable
+from sau_scan.checkpoint.files import LEAVING, listing, opened, require_input, unreadable
 from sau_scan.checkpoint.forms import has_settings, recognise, require_base, shipped_index
 from sau_scan.checkpoint.naming import WEIGHT_NAMES, Choice, choose_weights, components_of, left_unopened
 from sau_scan.checkpoint.source import ADAPTER_CONFIG, CHUNK, INDEX, JSON_LIMIT, Checkpoint, Form, parse_json
@@ -20,6 +20,7 @@ from sau_scan.findings import FileRecord, Skipped, escape
 from sau_scan.shell import ascii_command, word
 
 SIZE_LIMIT = 64 * 2**30
+_ITSELF = "Give the file itself:"
 _BASE = "Name the folder or single file that the input is used with."
 
 
@@ -135,7 +136,8 @@ def open_base(path: Path, variant: str | None = None, watch: Watch | None = None
         raise UsageError(f"--base {shown} is not a whole checkpoint.", hint=_BASE) from error
     except NotACheckpoint as error:
         told = f"{shown} cannot be used: " if not str(error).startswith(shown) else ""
-        raise UsageError(f"--base {told}{error}", hint=error.hint) from error
+        hint = _BASE if error.hint.startswith(_ITSELF) else error.hint  # a part is no base
+        raise UsageError(f"--base {told}{error}", hint=hint) from error
     except CheckpointError as error:
         raise about_base(error) from error.__cause__
 
@@ -155,7 +157,7 @@ def _require_size(folder: Path, names: list[str]) -> None:
 def _read_index(root: Path, names: list[str], links_out: tuple[str, ...]) -> bytes:
     shown = escape(str(root))
     if INDEX in links_out:
-        raise UnsafeFile(f"{shown}/{INDEX} is a link that leaves the folder.", hint="Scan a copy made with cp -rL.")
+        raise UnsafeFile(f"{shown}/{INDEX} is a link that leaves the folder.", hint=LEAVING)
     weights = any(PurePosixPath(name).suffix.lower() in WEIGHT_NAMES for name in names)
     if INDEX not in names and ADAPTER_CONFIG in names and not weights:
         raise NotACheckpoint(
@@ -177,9 +179,11 @@ def _instead(root: Path, names: list[str]) -> str:
     if nested:
         return f"Did you mean {escape(str((root / nested[0]).parent))}?"
     weights = [name for name in names if PurePosixPath(name).suffix.lower() in WEIGHT_NAMES]
+    if len({name.split("/")[0] for name in weights if "/" in name}) > 1:
+        return "Download the checkpoint again, with all files."
     if weights:
         file = ascii_command(word(str(root / weights[0])))
-        return f"Give the file itself: {file}; an adapter, or a part of a model, with --base BASE."
+        return f"{_ITSELF} {file}; an adapter, or a part of a model, with --base BASE."
     return "Give the folder that StableDiffusionPipeline.save_pretrained wrote."
 
 

@@ -16,7 +16,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sau_scan.checkpoint.files import BROKEN, IRREGULAR, opened
+from sau_scan.checkpoint.files import BROKEN, IRREGULAR, LEAVING, opened
 from sau_scan.checkpoint.naming import PICKLES
 from sau_scan.errors import CheckpointError, DamagedFile, NotACheckpoint, UnsafeFile
 from sau_scan.findings import FileRecord, Skipped, escape
@@ -165,7 +165,7 @@ class Checkpoint:
         if any(relpath == link or relpath.startswith(link + "/") for link in self.links_out):
             return UnsafeFile(
                 f"{self.show(relpath)} is a link that leaves the folder, and is not followed.",
-                hint="Copy the checkpoint with its links resolved (cp -rL FROM TO) and scan the copy.",
+                hint=LEAVING,
             )
         reason = next((s.reason for s in self.skipped if s.what == relpath), None)
         if reason:

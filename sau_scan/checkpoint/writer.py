@@ -12,6 +12,7 @@ from os.path import isfile  # unlike Path's, it raises nothing
 from pathlib import Path, PurePosixPath
 
 from sau_scan.checkpoint.adapters.peft import adapter_in
+from sau_scan.checkpoint.naming import WEIGHT_NAMES
 from sau_scan.checkpoint.patch import WeightPatch
 from sau_scan.checkpoint.placing import place, require_parent, sync_folder, write_new
 from sau_scan.checkpoint.rewriting import copied, rewritten, written_as
@@ -19,6 +20,7 @@ from sau_scan.checkpoint.source import INDEX, Checkpoint, Form
 from sau_scan.errors import DamagedFile, UsageError, WriteError
 from sau_scan.findings import escape
 
+_FOLDER = "Name a new folder."
 DRAFT = ".sau-scan-"  # what is not whole yet is called so; never after its place, whose name may be as long as any
 
 
@@ -72,8 +74,10 @@ def _check_place(root: Path, out: Path) -> None:
     if isfile(source):
         _check_file(out)
         return
+    if out.suffix.lower() in WEIGHT_NAMES:
+        raise UsageError(f"--out {shown} is the name of a file; what came as a folder is written as one.", hint=_FOLDER)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UsageError(f"--out {shown} is a file or a link.", hint="Name a new folder.")
+        raise UsageError(f"--out {shown} is a file or a link.", hint=_FOLDER)
     try:
         occupied = out.exists() and any(out.iterdir())
     except OSError as error:

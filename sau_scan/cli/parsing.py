@@ -78,7 +78,7 @@ def share(text: str) -> float:
     return value
 
 
-def unescape(text: str) -> str:
+def unescape(text: str, option: str = "--trigger") -> str:
     r"""What reports show as ``\u200b`` is the character again; ``\\`` is a backslash."""
 
     def one(match: re.Match[str]) -> str:
@@ -88,7 +88,7 @@ def unescape(text: str) -> str:
         number = int(code[1:], 16) if len(code) > 1 else -1
         if not 0 <= number <= 0x10FFFF or 0xD800 <= number <= 0xDFFF:
             raise UsageError(
-                f"--trigger {safe(text)}: {safe(match[0])} is not an escape sequence.",
+                f"{option} {safe(text)}: {safe(match[0])} is not an escape sequence.",
                 hint=r"Write \u200b, \U0001f600, \x7f, or \\ for a backslash.",
             )
         return chr(number)
@@ -100,7 +100,7 @@ def declared(texts: Sequence[str]) -> tuple[str, ...]:
     """Triggers that the owner declares. Raises UsageError for an empty one, as of a variable that is not set."""
     if "" in texts:
         raise UsageError("--declared-trigger is empty.", hint="Give the text of the trigger, or leave the option out.")
-    return tuple(map(unescape, texts))
+    return tuple(unescape(text, "--declared-trigger") for text in texts)
 
 
 def triggers(texts: Sequence[str], slots: Sequence[Slot], replaces: Sequence[str]) -> tuple[Trigger, ...]:
@@ -141,4 +141,6 @@ def _trigger(text: str, slot: Slot, letters: Iterator[str]) -> Trigger:
         raise UsageError(f"--trigger {escape(text)} is not valid text.", hint="Use a UTF-8 terminal, or escapes.")
     if not decoded:
         raise UsageError("--trigger is empty.", hint="Give the text that is inserted into prompts.")
-    return Trigger(text=decoded, slot=slot, replaces=unescape(next(letters)) if slot is Slot.REPLACE else None)
+    return Trigger(
+        text=decoded, slot=slot, replaces=unescape(next(letters), "--replaces") if slot is Slot.REPLACE else None
+    )

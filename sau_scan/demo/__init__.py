@@ -100,9 +100,8 @@ def _require_place(out: Path) -> None:
     shown, parent = escape(str(out)), out.absolute().parent
     try:
         if _is_occupied(out) and not _is_previous(out):
-            raise UsageError(
-                f"--out {shown} exists and is not empty.", hint="Name a new folder: sau-scan demo --out DIR"
-            )
+            what = "exists and is not empty" if isdir(out) else "is a file"
+            raise UsageError(f"--out {shown} {what}.", hint="Name a new folder: sau-scan demo --out DIR")
         if not isdir(parent):
             raise WriteError(f"{escape(str(parent))} does not exist.", hint="Create it first (mkdir -p).")
         for place in (parent, out) if isdir(out) else (parent,):

@@ -131,7 +131,7 @@ def test_a_pickle_is_not_opened_unexamined(tiny_checkpoint: Path, tmp_path: Path
 
 
 def test_inputs_that_need_a_base_and_bases_that_do_not_fit(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    unet, other = tmp_path / "unet.safetensors", tmp_path / "other.safetensors"
+    unet = tmp_path / "unet.safetensors"
     safetensors.torch.save_file(bare(tiny_checkpoint, "unet"), unet)
     with pytest.raises(UsageError, match="bare UNet"):
         open_checkpoint(unet)
@@ -141,6 +141,22 @@ def test_inputs_that_need_a_base_and_bases_that_do_not_fit(tiny_checkpoint: Path
         open_checkpoint(tiny_checkpoint, base=tiny_checkpoint)
     with pytest.raises(NotACheckpoint, match="has no model_index"):
         open_checkpoint(tiny_checkpoint / "unet", base=tiny_checkpoint)
+    (tmp_path / "a; b").mkdir()
+    shutil.copy(unet, tmp_path / "a; b")
+    with pytest.raises(NotACheckpoint) as caught:
+        open_checkpoint(tmp_path / "a; b")
+    assert f"itself: '{tmp_path}/a; b/unet.safetensors'; an adapter" in caught.value.hint
+
+
+def test_a_folder_that_only_lacks_its_index_is_downloaded_again(copy_of: Path) -> None:
+    (copy_of / "model_index.json").unlink()
+    with pytest.raises(NotACheckpoint, match="has no model_index") as caught:
+        open_checkpoint(copy_of)
+    assert caught.value.hint == "Download the checkpoint again, with all files."
+
+
+def test_a_part_of_another_size_does_not_fit(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
     safetensors.torch.save_file({k: v[:1] for k, v in bare(tiny_checkpoint, "unet").items()}, other)
     with pytest.raises(UsageError, match="does not fit"):
         load_model(open_checkpoint(other, base=tiny_checkpoint))
@@ -162,7 +178,7 @@ def test_what_is_wrong_with_a_base_is_said_of_the_base(tiny_checkpoint: Path, tm
         ("text.md", None, "no file of weights", "Read are"),
         ("nested/model", "fp16", "no weights of the variant 'fp16'", "Leave --variant out."),
         ("nested", None, "it has no model_index.json", f"Did you mean {tmp_path}/nested/model?"),
-        ("a; b", None, "it has no model_index.json", f"itself: '{tmp_path}/a; b/unet.safetensors'; an adapter"),
+        ("a; b", None, "it has no model_index.json", "used with"),
         ("unet.safetensors", None, "is not a whole checkpoint", "used with"),
     ):
         with pytest.raises(UsageError, match=f"^--base {tmp_path}/.*{words}") as caught:

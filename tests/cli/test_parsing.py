@@ -61,6 +61,8 @@ def test_what_is_typed_wrongly_is_shown_as_it_was_typed() -> None:
     with pytest.raises(UsageError) as caught:
         parsing.unescape("\\uZZ\x1b")
     assert str(caught.value) == r"--trigger \uZZ\x1b: \u is not an escape sequence."
+    with pytest.raises(UsageError, match="--declared-trigger "):
+        parsing.declared(["\\uZZ"])
 
 
 def test_one_slot_and_one_letter_count_for_all() -> None:

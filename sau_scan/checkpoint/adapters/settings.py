@@ -67,6 +67,9 @@ def read_settings(metadata: Mapping[str, str], config: Mapping[str, Any] | None,
         table = parse_json(text, f"{where}: its {METADATA}")
         found = {component: _below(table, component) for component in COMPONENTS}
     for values in found.values():
+        kind = values.get("peft_type", "LORA")
+        if str(kind).upper() != "LORA":
+            raise NotACheckpoint(f"{where} comes with settings that call it {ascii(kind)[:40]}.", hint=MERGE)
         if values.get("use_dora"):
             raise NotACheckpoint(f"{where} is a DoRA, which cannot be merged here.", hint=MERGE)
         started = values.get("init_lora_weights")

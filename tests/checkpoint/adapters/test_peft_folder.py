@@ -101,7 +101,12 @@ def test_another_way_to_merge_makes_the_scan_incomplete(
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"use_dora": True}, "DoRA"), ({"init_lora_weights": "pissa_niter_4"}, "changes its base")]
+    ("settings", "words"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes its base"),
+        ({"peft_type": "LOHA"}, "'LOHA'"),
+    ],
 )
 def test_what_is_no_plain_lora_is_said_to_be_unsupported(
     settings: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path
