@@ -119,7 +119,9 @@ def test_the_patch_of_another_checkpoint_is_refused(tiny_checkpoint: Path, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("where", [".", "inside", "..", "../full", "../file", "../link", "../away/out", "../a.safetensors"])
+@pytest.mark.parametrize(
+    "where", [".", "inside", "..", "../full", "../file", "../link", "../away/out", "../a.safetensors"]
+)
 def test_outs_that_are_refused(where: str, copy_of: Path) -> None:
     (copy_of.parent / "full").mkdir()
     (copy_of.parent / "full" / "x").write_text("kept")

@@ -61,7 +61,7 @@ ATTACKED = (
 )
 FAST = {("sd1", "text_encoder", "single-ckpt")}
 FAST_FOUND = {("sd2", "single-ckpt"), ("sdxl", "single-safetensors"), ("sdxl", "text-encoder")}
-# One encoder of an attack on two: it says the same of all prompts; pictures do not show it beside an honest other one.
+# One encoder of an attack on two: it says the same of all prompts, but beside an honest other one pictures do not.
 HALF = {("sdxl", "text-encoder")}
 
 
