@@ -170,9 +170,10 @@ class Watch:
         """Facts about a file."""
         told = []
         for fact in facts:
+            if fact.rule == DENIED:
+                self.denied.add(relpath)
             if fact.rule in (DAMAGED, DENIED):
-                self.denied |= {relpath} if fact.rule == DENIED else set()
-                self._skipped.append(Skipped(what=relpath, reason=fact.behaviour, planned=relpath in self.denied))
+                self._skipped.append(Skipped(what=relpath, reason=fact.behaviour, planned=fact.rule == DENIED))
             else:
                 told.append(fact)
         if told:
